@@ -1,0 +1,68 @@
+"""Packaging of keras-greedylr; tool settings are in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+# The folder agents/ is installed under a name of its own: the PyPI package
+# openai-agents owns the top-level module `agents`.
+AGENTS = ["keras_greedylr_agents"] + [
+    f"keras_greedylr_agents.{name}" for name in find_packages("agents")
+]
+
+BACKENDS = {
+    "tensorflow": ["tensorflow>=2.19"],  # the oldest the oldest Keras here was tested with
+    "jax": ["jax>=0.6"],
+    "torch": ["torch>=2.7"],
+}
+
+# Training a policy needs TF-Agents, whose own pins stop at Python 3.11; using one does not.
+AGENTS_EXTRA = [
+    "tf-agents==0.19.0; python_version < '3.12'",  # the last release; pins pygame, typing-extensions
+    "tensorflow==2.21.0; python_version < '3.12'",  # what the agents were tested with
+    "tf-keras~=2.21.0; python_version < '3.12'",  # TF-Agents runs on legacy Keras, of TensorFlow's version
+    "numpy<2.4; python_version < '3.12'",  # TF-Agents 0.19 breaks on 2.4 (fixed after 0.19.0)
+    "tensorboard; python_version < '3.12'",  # `agent.train` fails without it; TensorFlow no longer brings it
+    "scikit-learn; python_version < '3.12'",  # real data for the inner problems
+    "scipy; python_version < '3.12'",  # statistics of the evaluation
+    "rich; python_version < '3.12'",  # progress of train-agent
+]
+
+COMPARE = [
+    "matplotlib",  # pictures
+    "rich",  # tables and progress in the terminal
+    "scikit-learn",  # bundled real data: nothing to download
+    "scipy",  # tests and intervals
+    "tensorboard",  # to look at the logs
+]
+
+setup(
+    name="keras-greedylr",
+    version="0.1.0",
+    description="Learning-rate schedules for Keras that watch the training run",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["keras_greedylr", "keras_greedylr.*"]) + AGENTS,
+    package_dir={"keras_greedylr_agents": "agents"},
+    package_data={
+        "keras_greedylr": ["py.typed", "policies/*/*", "policies/*/variables/*"],
+        "keras_greedylr_agents": ["py.typed"],
+    },
+    install_requires=[
+        "keras>=3.10",  # the oldest version CI runs
+        "numpy",
+        "tensorboardX>=2.6",  # writes TensorBoard's events, text and HParams without TensorFlow
+    ],
+    extras_require={
+        **BACKENDS,
+        "agents": AGENTS_EXTRA,
+        "compare": COMPARE,
+        "test": ["pytest", "hypothesis", *COMPARE],
+        "dev": ["ruff", "mypy"],
+    },
+    entry_points={
+        "console_scripts": [
+            "keras-greedylr=keras_greedylr.cli:main",
+        ]
+    },
+)
