@@ -72,8 +72,7 @@ class GreedyState(NamedTuple):
         """
         if not isinstance(fields, dict) or set(fields) != set(cls._fields):
             raise ValueError(
-                f"A GreedyState has exactly the fields {list(cls._fields)}. "
-                f"Received: {fields!r}"
+                f"A GreedyState has exactly the fields {list(cls._fields)}. Received: {fields!r}"
             )
         for name in ("learning_rate", "initial_learning_rate"):
             check_float(name, fields[name], above=0.0)

@@ -1,0 +1,6 @@
+"""Keras callbacks: the schedules and what shows them."""
+
+from keras_greedylr.callbacks.greedy_lr import GreedyLR
+from keras_greedylr.callbacks.schedule_logger import ScheduleLogger
+
+__all__ = ["GreedyLR", "ScheduleLogger"]

@@ -1,0 +1,7 @@
+"""placeholder"""
+
+from keras_greedylr.callbacks.schedule import Schedule
+
+
+class ScheduleLogger(Schedule):
+    """x"""
