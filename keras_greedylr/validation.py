@@ -7,6 +7,8 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 
 def check_int(name: str, value: Any, *, least: int) -> None:
     """Raises ValueError unless `value` is an integer of at least `least`."""
@@ -24,7 +26,7 @@ def check_float(
 ) -> None:
     """Raises ValueError unless `value` is a finite real number within the limits."""
     if (
-        isinstance(value, numbers.Real)
+        isinstance(value, float | int | np.floating | np.integer)
         and not isinstance(value, bool)
         and math.isfinite(value)
         and (least is None or value >= least)

@@ -96,19 +96,18 @@ class GreedyLR(Schedule):
             check_choice("update_every", update_every, ("epoch", "validation"))
         else:
             check_int("update_every", update_every, least=1)
+            update_every = int(update_every)
             if monitor.startswith("val_"):
                 raise ValueError(
                     f"`{monitor}` is known at validation only, not after every {update_every} "
                     "batches. Pass update_every='validation', or monitor a training metric."
                 )
             # Only now: on JAX and PyTorch this hook makes each batch wait for its logs.
-            self.on_train_batch_end = self._on_batch_of_group  # type: ignore[method-assign]
+            self.on_train_batch_end = self._on_batch_of_group
         self.monitor = monitor
         self.mode = mode
-        self.update_every: Any = (
-            update_every if isinstance(update_every, str) else int(update_every)
-        )
-        arguments = {
+        self.update_every: Any = update_every
+        arguments: dict[str, Any] = {
             "factor": factor,
             "patience": patience,
             "min_delta": min_delta,
@@ -130,7 +129,7 @@ class GreedyLR(Schedule):
         if state_path is not None and isinstance(update_every, str):
             # What the epoch decides is on disk before any other callback's
             # `on_epoch_end`. The hook touches no model, so it may run in a thread.
-            self.on_train_batch_end = self._on_batch_of_epoch  # type: ignore[method-assign]
+            self.on_train_batch_end = self._on_batch_of_epoch
             self.async_safe = True
 
     def get_config(self) -> dict[str, Any]:

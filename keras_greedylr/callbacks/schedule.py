@@ -12,7 +12,6 @@ import numpy as np
 
 from keras_greedylr.state_file import KEPT_EPOCHS, SavedStates, read_states, write_states
 
-
 # Which schedules drive a model: those that show them find them here.
 _SCHEDULES: WeakKeyDictionary[keras.Model, WeakSet[Schedule]] = WeakKeyDictionary()
 
@@ -20,8 +19,8 @@ _SCHEDULES: WeakKeyDictionary[keras.Model, WeakSet[Schedule]] = WeakKeyDictionar
 class Decision(NamedTuple):
     """What a schedule tells those who listen each time it has looked at the run."""
 
-    unit: str  # "epoch" or "batch": what `index` counts
-    index: int  # of the epoch, or of the batch within its epoch
+    unit: str  # "epoch" or "batch": what `position` counts
+    position: int  # of the epoch, or of the batch within its epoch
     old_rate: float
     new_rate: float
     reason: str  # why the rate moved, or ""
@@ -105,7 +104,7 @@ class Schedule(keras.callbacks.Callback):
         self._saved: dict[int, Any] = {}
         self._resumed = False
 
-    def _apply(self, unit: str, index: int, rate: float, reason: str) -> None:
+    def _apply(self, unit: str, position: int, rate: float, reason: str) -> None:
         """Makes `rate` the model's rate and tells the listeners."""
         old = self._rate
         if rate != old:
@@ -119,10 +118,10 @@ class Schedule(keras.callbacks.Callback):
             if self.verbose and reason:
                 where = f"Epoch {(self._epoch or 0) + 1}"
                 if unit == "batch":
-                    where += f", batch {index + 1}"
+                    where += f", batch {position + 1}"
                 print(f"\n{where}: {type(self).__name__} sets learning rate to {rate:g}: {reason}.")
         if self._listeners:
-            decision = Decision(unit, index, old, rate, reason, self.values())
+            decision = Decision(unit, position, old, rate, reason, self.values())
             for listener in self._listeners:
                 listener(decision)
 
