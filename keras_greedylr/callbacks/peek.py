@@ -22,4 +22,4 @@ def peek(model: keras.Model, variable: keras.Variable) -> float:
                 for own, value in zip(owned, values, strict=True):
                     if own is variable:
                         return float(value)
-    return float(keras.ops.convert_to_numpy(variable))
+    return float(keras.ops.convert_to_numpy(variable.value))

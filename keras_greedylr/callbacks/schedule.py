@@ -81,6 +81,11 @@ class Schedule(keras.callbacks.Callback):
         if model is not None:
             _SCHEDULES.setdefault(model, WeakSet()).add(self)
 
+    def set_params(self, params: dict[str, Any] | None) -> None:
+        """Begins a `fit`: Keras calls this before any callback's `on_train_begin`."""
+        super().set_params(params)
+        self._listeners = []
+
     def subscribe(self, listener: Callable[[Decision], None]) -> None:
         """Calls `listener` after every decision until the next `fit` begins."""
         self._listeners.append(listener)
@@ -94,9 +99,8 @@ class Schedule(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Reads the rate training begins with."""
-        self._listeners = []
         self._epoch = None
-        self._optimizers = _single_optimizers(self.model.optimizer)
+        self._optimizers = single_optimizers(self.model.optimizer)
         rates = [_read_rate(optimizer, type(self).__name__) for optimizer in self._optimizers]
         self._ratios = [rate / rates[0] for rate in rates] if rates[0] else [1.0] * len(rates)
         self._rate = rates[0]
@@ -111,7 +115,7 @@ class Schedule(keras.callbacks.Callback):
             # `self.model`, not a cached optimizer: on JAX what is assigned
             # without it is lost.
             for optimizer, ratio in zip(
-                _single_optimizers(self.model.optimizer), self._ratios, strict=True
+                single_optimizers(self.model.optimizer), self._ratios, strict=True
             ):
                 optimizer.learning_rate = rate * ratio
             self._rate = rate
@@ -185,14 +189,14 @@ def schedules_beside(callback: keras.callbacks.Callback) -> list[Schedule]:
     return [schedule for schedule in beside if schedule.params is callback.params]
 
 
-def _single_optimizers(optimizer: Any) -> list[Any]:
+def single_optimizers(optimizer: Any) -> list[Any]:
     """The optimizers that have a rate, inside loss scaling and `MultiOptimizer`."""
     if optimizer is None:
         raise ValueError("The model has no optimizer: compile it with one.")
     if hasattr(optimizer, "inner_optimizer"):
-        return _single_optimizers(optimizer.inner_optimizer)
+        return single_optimizers(optimizer.inner_optimizer)
     if hasattr(optimizer, "optimizers"):
-        return [single for part in optimizer.optimizers for single in _single_optimizers(part)]
+        return [single for part in optimizer.optimizers for single in single_optimizers(part)]
     return [optimizer]
 
 
@@ -206,4 +210,4 @@ def _read_rate(optimizer: Any, asker: str) -> float:
         )
     # The shortest number that is this float32: the 0.01 that was asked for and
     # not 0.009999999776, so that it meets bounds written the same way.
-    return float(str(np.asarray(keras.ops.convert_to_numpy(rate))))
+    return float(str(np.asarray(keras.ops.convert_to_numpy(rate.value))))
