@@ -1,6 +1,14 @@
-import keras
-import numpy as np
-import pytest
+import importlib.util
+import os
+
+if importlib.util.find_spec("tf_keras"):
+    # TF-Agents needs legacy Keras, chosen before the first test imports TensorFlow;
+    # `import keras` is Keras 3 all the same.
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 
 @pytest.fixture
