@@ -6,9 +6,9 @@ if importlib.util.find_spec("tf_keras"):
     # `import keras` is Keras 3 all the same.
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import keras
+import numpy as np
+import pytest
 
 
 @pytest.fixture

@@ -166,7 +166,10 @@ class Schedule(keras.callbacks.Callback):
         """Writes the state after `epochs_done` epochs."""
         if self.state_path is None:
             return
-        self._saved[epochs_done] = self._snapshot()
+        snapshot = self._snapshot()
+        if self._saved.get(epochs_done) == snapshot and not finished:
+            return  # several hooks may save, each as early as it can
+        self._saved[epochs_done] = snapshot
         self._saved = dict(sorted(self._saved.items())[-KEPT_EPOCHS:])
         write_states(self.state_path, self._identity(), SavedStates(finished, self._saved))
 

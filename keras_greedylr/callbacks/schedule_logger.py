@@ -148,10 +148,9 @@ class ScheduleLogger(keras.callbacks.Callback):
                 self._write_changes()
         if decision.unit == "epoch":
             self._write_values(decision, step)
-        elif self.update_every != "epoch":
-            if changed or step - self._shown >= self.update_every:
-                self._shown = step
-                self._write_values(decision, step)
+        elif self.update_every != "epoch" and (changed or step - self._shown >= self.update_every):
+            self._shown = step
+            self._write_values(decision, step)
 
     def _write_values(self, decision: Decision, step: int) -> None:
         for name, value in decision.values.items():
