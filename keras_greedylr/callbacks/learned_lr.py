@@ -155,6 +155,7 @@ class LearnedLR(Schedule):
         self._weights = self._movement = np.zeros(0, np.float32)
         self._done = 0  # batches of the whole training
         self._decisions = 0
+        self._due = False  # a decision, at the next epoch's begin
         self._validation = math.nan
         self._fast = self._slow = 0.0
         self._reports = 0
@@ -200,6 +201,8 @@ class LearnedLR(Schedule):
                 self._decisions = math.floor(self._done / self._interval)
                 first = float(observation.rate(np, self._history)[0])
                 self._apply("epoch", epoch, first, "the first interval tries a small rate")
+        if self._due:
+            self._decide("epoch", epoch)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes in a batch's loss; at an interval's end asks the policy."""
@@ -219,10 +222,12 @@ class LearnedLR(Schedule):
         self._sum_of_squares += loss * loss
         if self._runs_away(loss):
             self._take_back(batch, loss)
-        if (self._decisions + 1) * self._interval <= self._done < self._total:
-            self._decide(batch)
+        self._due = (self._decisions + 1) * self._interval <= self._done < self._total
         if self._steps is not None and batch + 1 >= self._steps:
+            # A decision due here waits for the next epoch, and so for the validation.
             self._save((self._epoch or 0) + 1)
+        elif self._due:
+            self._decide("batch", batch)
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Keeps a validation of this `fit` for the next decision."""
@@ -241,8 +246,9 @@ class LearnedLR(Schedule):
         super().on_train_end(logs)
         self._epoch = None
 
-    def _decide(self, batch: int) -> None:
+    def _decide(self, unit: str, position: int) -> None:
         """Shows the policy the interval and applies its action."""
+        self._due = False
         # More than one interval may be over where a report covers several batches.
         self._decisions = max(self._decisions + 1, math.floor(self._done / self._interval))
         assert self._sample is not None  # made when the first epoch began
@@ -268,7 +274,7 @@ class LearnedLR(Schedule):
         self._history, rate = observation.apply_action(np, self._history, action)
         self._validation = math.nan
         self._begin_interval()
-        self._apply("batch", batch, float(rate[0]), f"the policy's action is {action[0]:+.3f}")
+        self._apply(unit, position, float(rate[0]), f"the policy's action is {action[0]:+.3f}")
 
     def _runs_away(self, loss: float) -> bool:
         """Whether the loss is not finite or far above its average."""
@@ -296,6 +302,7 @@ class LearnedLR(Schedule):
 _CARRIED = {
     "done": int,
     "decisions": int,
+    "due": bool,
     "validation": float,
     "fast": float,
     "slow": float,
