@@ -171,16 +171,18 @@ class LearnedLR(Schedule):
 
     def _snapshot(self) -> Any:
         return {
-            "history": [float(value[0]) for value in self._history],
-            "weights": self._weights.tolist(),
-            "movement": self._movement.tolist(),
+            "history": _jsonables(np.ravel(self._history)),
+            "weights": _jsonables(self._weights),
+            "movement": _jsonables(self._movement),
             **{name: _jsonable(getattr(self, f"_{name}")) for name in _CARRIED},
         }
 
     def _restore(self, snapshot: Any) -> float:
-        self._history = observation.History(*(_array(value) for value in snapshot["history"]))
-        self._weights = np.array(snapshot["weights"], np.float32)
-        self._movement = np.array(snapshot["movement"], np.float32)
+        # `np.array` reads None, which stands for what is not finite, as NaN.
+        history, self._weights, self._movement = (
+            np.array(snapshot[name], np.float32) for name in ("history", "weights", "movement")
+        )
+        self._history = observation.History(*history[:, None])
         for name, kind in _CARRIED.items():
             value = snapshot[name]
             setattr(self, f"_{name}", math.nan if value is None else kind(value))
@@ -316,6 +318,10 @@ _CARRIED = {
 
 def _array(value: float) -> np.ndarray:
     return np.array([value], np.float32)
+
+
+def _jsonables(values: np.ndarray) -> list[float | None]:
+    return [_jsonable(value) for value in values.tolist()]
 
 
 def _jsonable(value: float) -> float | None:
