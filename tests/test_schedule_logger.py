@@ -27,7 +27,7 @@ def read(log_dir):
         for tag in events.Tags()["scalars"]
     }
     texts = {
-        tag.removesuffix("/text_summary"): {
+        tag: {
             event.step: event.tensor_proto.string_val[0].decode() for event in events.Tensors(tag)
         }
         for tag in events.Tags()["tensors"]
@@ -196,7 +196,7 @@ def test_what_was_logged_survives(tmp_path, end):
     assert done.returncode in ((-signal.SIGKILL,) if end == "kill" else (-signal.SIGINT, 130, 1))
     scalars, _ = read(tmp_path)
     steps = list(scalars["batch_loss"])
-    assert steps == list(range(1, 8)) if end == "interrupt" else steps[:4] == [1, 2, 3, 4]
+    assert steps == list(range(1, 8 if end == "interrupt" else 5))
 
 
 def test_bad_update_every():

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import weakref
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
 
 from keras_greedylr.callbacks.batch_loss import BatchLoss
+from keras_greedylr.callbacks.event_file import EventFile
 from keras_greedylr.callbacks.peek import peek
 from keras_greedylr.callbacks.schedule import Decision, schedules_beside, single_optimizers
 from keras_greedylr.validation import check_choice, check_int
 
-FLUSH_SECONDS = 10  # the most a crash can lose, beside what a finished epoch has flushed
 CHANGES_PER_CARD = 1_000  # memory stays bounded in the longest epoch
 
 
@@ -72,16 +71,13 @@ class ScheduleLogger(keras.callbacks.Callback):
             self.on_train_batch_end = self._on_train_batch_end
         self.log_dir = Path(log_dir)
         self.update_every: Any = update_every
-        self._close = lambda: None
+        self._events: Any = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Opens the event file and finds the schedule."""
-        from tensorboardX import SummaryWriter  # slow to import, and not every `fit` logs
-
-        self._close()
-        self._writer = SummaryWriter(str(self.log_dir / "train"), flush_secs=FLUSH_SECONDS)
-        # Also runs when `fit` was interrupted: with the callback's or Python's own end.
-        self._close = weakref.finalize(self, self._writer.close)
+        if self._events is not None:  # of a `fit` that was interrupted
+            self._events.close()
+        self._events = EventFile(self.log_dir / "train")
         self._steps = (self.params or {}).get("steps")
         self._batch_loss = BatchLoss(self._model, self._steps)
         self._schedule = next(iter(schedules_beside(self)), None)
@@ -97,7 +93,7 @@ class ScheduleLogger(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Begins to count the epoch's batches from the updates made so far."""
         if self._epoch is None:
-            self._writer.add_text("schedule/configuration", self._configuration(), epoch)
+            self._events.text("schedule/configuration", self._configuration(), epoch)
         self._epoch = epoch
         # A restored model goes on where its counter stands.
         self._first_step = int(peek(self._model, self._optimizer.iterations))
@@ -109,10 +105,10 @@ class ScheduleLogger(keras.callbacks.Callback):
         if step - self._written < self.update_every:
             return
         self._written = step
-        self._writer.add_scalar("batch_learning_rate", self._rate("batch", batch, step), step)
+        self._events.scalar("batch_learning_rate", self._rate("batch", batch, step), step)
         if logs and "loss" in logs:
             loss, _ = self._batch_loss.update(batch, logs)
-            self._writer.add_scalar("batch_loss", loss, step)
+            self._events.scalar("batch_loss", loss, step)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes what belongs to the epoch and flushes."""
@@ -120,17 +116,17 @@ class ScheduleLogger(keras.callbacks.Callback):
         rate = (logs or {}).get("learning_rate")
         if rate is None:
             rate = self._rate("epoch", epoch, int(peek(self._model, self._optimizer.iterations)))
-        self._writer.add_scalar("epoch_learning_rate", rate, epoch)
+        self._events.scalar("epoch_learning_rate", rate, epoch)
         last = self._decision
         if self.update_every == "epoch" and last is not None and last.unit == "batch":
             self._write_values(last, epoch)
         self._write_changes()
-        self._writer.flush()
+        self._events.flush()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Closes the event file."""
         self._write_changes()
-        self._close()
+        self._events.close()
 
     def _on_decision(self, decision: Decision) -> None:
         """Takes note of what the schedule did; it may come before or after our own hook."""
@@ -154,14 +150,12 @@ class ScheduleLogger(keras.callbacks.Callback):
 
     def _write_values(self, decision: Decision, step: int) -> None:
         for name, value in decision.values.items():
-            self._writer.add_scalar(f"schedule/{name}", value, step)
+            self._events.scalar(f"schedule/{name}", value, step)
 
     def _write_changes(self) -> None:
         if self._changes:
             head = ["| when | from | to | why |", "| --- | --- | --- | --- |"]
-            self._writer.add_text(
-                "schedule/changes", "\n".join(head + self._changes), self._changes_at
-            )
+            self._events.text("schedule/changes", "\n".join(head + self._changes), self._changes_at)
             self._changes = []
 
     def _step(self, batch: int) -> int:
