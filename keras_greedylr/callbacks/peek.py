@@ -22,4 +22,5 @@ def peek(model: keras.Model, variable: keras.Variable) -> float:
                 for own, value in zip(owned, values, strict=True):
                     if own is variable:
                         return float(value)
-    return float(keras.ops.convert_to_numpy(variable.value))
+    # By way of a tensor: a variable spread over replicas is no array.
+    return float(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable)))

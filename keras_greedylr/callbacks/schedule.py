@@ -213,4 +213,4 @@ def _read_rate(optimizer: Any, asker: str) -> float:
         )
     # The shortest number that is this float32: the 0.01 that was asked for and
     # not 0.009999999776, so that it meets bounds written the same way.
-    return float(str(np.asarray(keras.ops.convert_to_numpy(rate.value))))
+    return float(str(np.asarray(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(rate)))))
