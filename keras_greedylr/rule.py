@@ -135,8 +135,8 @@ class GreedyRule:
         "Zeroth order GreedyLR" (PRML 2023); arXiv 2512.14527.
     """
 
-    factor: float = 0.9
-    patience: int = 3
+    factor: float = 0.7
+    patience: int = 1
     min_delta: float = 1e-4
     min_delta_mode: Literal["rel", "abs"] = "rel"
     window: int = 1

@@ -25,6 +25,12 @@ class GreedyLR(Schedule):
     The arguments of the rule are those of `keras_greedylr.GreedyRule`, which
     says what each does to the rate.
 
+    The defaults had the lowest final validation loss over initial rates from 0.01
+    to 100 times the usual one on eight synthetic problems; on eight others it is
+    0.71 [0.55, 0.88] times the constant rate's, but 1.15 times from the usual rate
+    itself (`python tests/benchmarks/greedy_defaults.py`). `factor=0.9, patience=3`,
+    slower both ways, has 0.86 and 1.01: take it when the rate is about right.
+
     Example:
 
     >>> import keras
@@ -73,8 +79,8 @@ class GreedyLR(Schedule):
         self,
         monitor: str = "loss",
         mode: Literal["auto", "min", "max"] = "auto",
-        factor: float = 0.9,
-        patience: int = 3,
+        factor: float = 0.7,
+        patience: int = 1,
         min_delta: float = 1e-4,
         min_delta_mode: Literal["rel", "abs"] = "rel",
         window: int = 1,
