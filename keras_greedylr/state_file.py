@@ -109,9 +109,11 @@ def read_states(path: str | os.PathLike, config: dict[str, Any]) -> SavedStates 
             "with, or delete the file to start the schedule afresh."
         )
     epochs = content["epochs"]
-    if not isinstance(epochs, dict) or not epochs or not all(key.isdigit() for key in epochs):
+    if not isinstance(epochs, dict) or not epochs or not all(key.isdecimal() for key in epochs):
         raise _damaged(path, "it holds no epochs")
-    return SavedStates(bool(content["finished"]), {int(key): epochs[key] for key in epochs})
+    if not isinstance(content["finished"], bool):
+        raise _damaged(path, f"`finished` is {content['finished']!r}")
+    return SavedStates(content["finished"], {int(key): epochs[key] for key in epochs})
 
 
 def _damaged(path: str | os.PathLike, why: str) -> ValueError:

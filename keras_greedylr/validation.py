@@ -28,7 +28,7 @@ def check_float(
     if (
         isinstance(value, float | int | np.floating | np.integer)
         and not isinstance(value, bool)
-        and math.isfinite(value)
+        and _is_finite(value)
         and (least is None or value >= least)
         and (above is None or value > above)
         and (below is None or value < below)
@@ -41,6 +41,13 @@ def check_float(
     ]
     expected = " ".join(["a finite number", " and ".join(limits)]).rstrip()
     raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer too large for a float
+        return False
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

@@ -45,9 +45,9 @@ class BatchLoss:
         self._count = 0.0
         self._mean = 0.0
 
-    def end_epoch(self) -> None:
-        """Learns the length of an epoch where nobody knew it."""
-        self._steps = self._steps or self._batches or None
+    def is_last(self) -> bool:
+        """Whether the last report was that of the epoch's end; false where nobody can know."""
+        return self._steps is not None and self._batches >= self._steps
 
     def advance(self, batch: int) -> int:
         """Returns how many batches are new in the report with index `batch`."""

@@ -12,7 +12,7 @@ import numpy as np
 from keras_greedylr.callbacks.batch_loss import BatchLoss
 from keras_greedylr.callbacks.schedule import Schedule
 from keras_greedylr.rule import GreedyRule, GreedyState
-from keras_greedylr.validation import check_choice, check_int
+from keras_greedylr.validation import check_choice, check_float, check_int
 
 # Bounds left out, as multiples of the initial rate.
 MIN_LR_RATIO = 1e-2
@@ -132,11 +132,14 @@ class GreedyLR(Schedule):
             for name, value in arguments.items()
         }
         self._make_rule(1.0, "min")  # so that bad arguments raise here and not in `fit`
+        self._validated = update_every == "validation" or monitor.startswith("val_")
         if state_path is not None and isinstance(update_every, str):
-            # What the epoch decides is on disk before any other callback's
-            # `on_epoch_end`. The hook touches no model, so it may run in a thread.
-            self.on_train_batch_end = self._on_batch_of_epoch
-            self.async_safe = True
+            # What the epoch decides is on disk before any other callback's `on_epoch_end`.
+            if not self._validated:
+                self.on_train_batch_end = self._on_batch_of_epoch
+                self.async_safe = True  # the hook touches no model: it may run in a thread
+            elif not monitor.startswith("val_"):
+                self.on_train_batch_end = self._on_batch_before_validation
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -174,6 +177,7 @@ class GreedyLR(Schedule):
         self._settled = False  # the rule has looked at the epoch under way
         self._reason = ""
         self._names: set[str] = set()
+        self._training_logs: dict[str, Any] = {}
         self._group_sum, self._group_batches = 0.0, 0
         self._steps = (self.params or {}).get("steps")
         self._batch_loss = BatchLoss(self._model, self._steps)
@@ -187,10 +191,16 @@ class GreedyLR(Schedule):
         }
 
     def _restore(self, snapshot: Any) -> float:
-        self.state = GreedyState.from_dict(snapshot["rule"])
-        group_sum = snapshot["group_sum"]
-        self._group_sum = math.nan if group_sum is None else float(group_sum)
-        self._group_batches = int(snapshot["group_batches"])
+        state, group_sum = GreedyState.from_dict(snapshot["rule"]), snapshot["group_sum"]
+        if group_sum is None:
+            group_sum = math.nan
+        else:
+            check_float("group_sum", group_sum)
+        check_int("group_batches", snapshot["group_batches"], least=0)
+        # All of it is sound: now it is taken.
+        self.state = state
+        self._group_sum, self._group_batches = float(group_sum), snapshot["group_batches"]
+        self._seen = self.state.metric is not None  # no validation may be left to be seen
         self.rule = self._make_rule(self.state.initial_learning_rate, self.rule.mode)
         return self.state.learning_rate
 
@@ -201,6 +211,8 @@ class GreedyLR(Schedule):
         super().on_epoch_begin(epoch, logs)
         self._settled = False
         self._batch_loss.begin_epoch()
+        if self._validated:
+            self._save(epoch + 1)  # holds if the epoch ends without a validation
 
     def _on_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
@@ -214,26 +226,30 @@ class GreedyLR(Schedule):
         else:
             value = logs[self.monitor]
             self._group_batches += self._batch_loss.advance(batch)
-        if self._group_batches < self.update_every:
-            return
-        self._look(value)
-        self._group_sum, self._group_batches = 0.0, 0
-        self._apply("batch", batch, self.state.learning_rate, self._reason)
+        if self._group_batches >= self.update_every:
+            self._look(value)
+            self._group_sum, self._group_batches = 0.0, 0
+            self._apply("batch", batch, self.state.learning_rate, self._reason)
+        if self._batch_loss.is_last():
+            self._save((self._epoch or 0) + 1)
 
     def _on_batch_of_epoch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._steps is not None and batch + 1 >= self._steps:
             self._settle(logs or {})
 
+    def _on_batch_before_validation(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._training_logs = logs or {}
+
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Looks at a validation of this `fit` as soon as its result is there."""
         if self._epoch is not None and self.state_path is not None:
-            self._settle({f"val_{name}": value for name, value in (logs or {}).items()})
+            validation = {f"val_{name}": value for name, value in (logs or {}).items()}
+            self._settle({**self._training_logs, **validation})
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the epoch's metric and moves the rate."""
         logs = {} if logs is None else logs
         self._log_rate(logs)
-        self._batch_loss.end_epoch()
         if isinstance(self.update_every, str):
             self._settle(logs)
             if self._due(logs) and not self._seen:

@@ -240,7 +240,6 @@ class LearnedLR(Schedule):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Logs the rate and keeps the state."""
         self._log_rate({} if logs is None else logs)
-        self._batch_loss.end_epoch()
         self._save(epoch + 1)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

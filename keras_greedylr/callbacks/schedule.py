@@ -100,13 +100,15 @@ class Schedule(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Reads the rate training begins with."""
         self._epoch = None
-        self._optimizers = single_optimizers(self.model.optimizer)
+        self._saved: dict[int, Any] = {}
+        self._read_rates()
+
+    def _read_rates(self) -> None:
+        self._optimizers = single_optimizers(self.model)
         rates = [_read_rate(optimizer, type(self).__name__) for optimizer in self._optimizers]
         self._ratios = [rate / rates[0] for rate in rates] if rates[0] else [1.0] * len(rates)
         self._rate = rates[0]
         self._start(rates[0])
-        self._saved: dict[int, Any] = {}
-        self._resumed = False
 
     def _apply(self, unit: str, position: int, rate: float, reason: str) -> None:
         """Makes `rate` the model's rate and tells the listeners."""
@@ -114,9 +116,7 @@ class Schedule(keras.callbacks.Callback):
         if rate != old:
             # `self.model`, not a cached optimizer: on JAX what is assigned
             # without it is lost.
-            for optimizer, ratio in zip(
-                single_optimizers(self.model.optimizer), self._ratios, strict=True
-            ):
+            for optimizer, ratio in zip(single_optimizers(self.model), self._ratios, strict=True):
                 optimizer.learning_rate = rate * ratio
             self._rate = rate
             if self.verbose and reason:
@@ -144,10 +144,12 @@ class Schedule(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Goes on from the state on disk, if this `fit` has just begun."""
-        self._epoch = epoch
-        if self._resumed or self.state_path is None:
+        begun, self._epoch = self._epoch is not None, epoch
+        if begun:
             return
-        self._resumed = True
+        self._read_rates()  # again: a callback after this one may have restored the model
+        if self.state_path is None:
+            return
         states = read_states(self.state_path, self._identity())
         if states is None:
             self._saved = {epoch: self._snapshot()}
@@ -192,14 +194,27 @@ def schedules_beside(callback: keras.callbacks.Callback) -> list[Schedule]:
     return [schedule for schedule in beside if schedule.params is callback.params]
 
 
-def single_optimizers(optimizer: Any) -> list[Any]:
+def single_optimizers(model: keras.Model) -> list[Any]:
     """The optimizers that have a rate, inside loss scaling and `MultiOptimizer`."""
-    if optimizer is None:
+    if model.optimizer is None:
         raise ValueError("The model has no optimizer: compile it with one.")
+    singles = _inside(model.optimizer)
+    if not singles and model.built:  # made by a function, for each variable, when built
+        model.optimizer.build(model.trainable_variables)
+        singles = _inside(model.optimizer)
+    if not singles:
+        raise ValueError(
+            f"Optimizer '{model.optimizer.name}' makes its optimizers when the model is built. "
+            "Build the model before `fit`, or give MultiOptimizer an OptimizerMap."
+        )
+    return singles
+
+
+def _inside(optimizer: Any) -> list[Any]:
     if hasattr(optimizer, "inner_optimizer"):
-        return single_optimizers(optimizer.inner_optimizer)
+        return _inside(optimizer.inner_optimizer)
     if hasattr(optimizer, "optimizers"):
-        return [single for part in optimizer.optimizers for single in single_optimizers(part)]
+        return [single for part in optimizer.optimizers for single in _inside(part)]
     return [optimizer]
 
 

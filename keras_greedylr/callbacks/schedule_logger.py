@@ -83,7 +83,7 @@ class ScheduleLogger(keras.callbacks.Callback):
         self._schedule = next(iter(schedules_beside(self)), None)
         if self._schedule is not None:
             self._schedule.subscribe(self._on_decision)
-        self._optimizer = single_optimizers(self.model.optimizer)[0]
+        self._optimizer = single_optimizers(self.model)[0]
         self._decision: Decision | None = None
         self._changes: list[str] = []
         self._changes_at = 0
@@ -112,7 +112,6 @@ class ScheduleLogger(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes what belongs to the epoch and flushes."""
-        self._batch_loss.end_epoch()
         rate = (logs or {}).get("learning_rate")
         if rate is None:
             rate = self._rate("epoch", epoch, int(peek(self._model, self._optimizer.iterations)))
