@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-
 from keras_greedylr_agents.problems import bounds
 from keras_greedylr_agents.problems import data as datasets
 from keras_greedylr_agents.problems.base import Problem
@@ -168,6 +167,15 @@ class NMF(Problem):
             maximum_iterations=self.steps,
         )
         return state._replace(w=w, h=h), losses.stack()
+
+    def bound(self, state: NMFState) -> tf.Tensor | None:
+        """The rate above which every step of either factor is held at its own limit."""
+        if not self.stable:
+            return None
+        c = 2.0 / float(state.v.shape[2] * state.v.shape[3])
+        of_h = bounds.descent_limit(tf.linalg.matrix_transpose(state.w), c)
+        of_w = tf.reduce_max(bounds.descent_limit(state.h, c), axis=1)
+        return bounds.KAPPA * tf.maximum(of_h, of_w)
 
     def weights(self, state: NMFState) -> tf.Tensor:
         """Both factors' entries side by side."""
