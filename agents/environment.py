@@ -69,16 +69,6 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         self._now = tf.nest.map_structure(tf.Variable, begun)
         self._time_step = tf.nest.map_structure(tf.Variable, ts.restart(seen, self.batch_size))
 
-    @property
-    def rates(self) -> tf.Tensor:
-        """The learning rates in force, [P]."""
-        return observation.rate(tnp, self._now.history)
-
-    @property
-    def scores(self) -> tf.Tensor:
-        """By how much the log losses fell since the episodes began, [P]: the return so far."""
-        return -tf.convert_to_tensor(self._now.score)
-
     def by_family(self, values: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the parts [P / families] of `values` [P] by family."""
         parts = tf.split(values, len(self.problems))
