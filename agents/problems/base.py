@@ -102,14 +102,12 @@ def advance(problem: Problem, runs: Runs, rates: tf.Tensor, intervals: int) -> t
         rates: [P] float32, the learning rates of the interval.
         intervals: Number of intervals in a whole run, for `progress`.
     """
-    seed = tf.random.experimental.stateless_fold_in(runs.seed, runs.interval)
-    batches = problem.batches(runs.state, seed)
-    return _compiled(problem, intervals)(runs, batches, rates)
+    return _advance(problem, intervals)(runs, rates)
 
 
 @functools.cache
-def _compiled(problem: Problem, intervals: int) -> Any:
-    """The interval's arithmetic as one compiled call; its random batches come from outside."""
+def _advance(problem: Problem, intervals: int) -> Any:
+    """One graph for a problem's intervals: the random batches, and what is compiled."""
 
     @tf.function(jit_compile=problem.compiled, autograph=False)
     def interval(runs: Runs, batches: Any, rates: tf.Tensor) -> tuple[Runs, Report]:
@@ -136,4 +134,9 @@ def _compiled(problem: Problem, intervals: int) -> Any:
         )
         return runs._replace(state=state, interval=done, movement=moved), Report(seen, losses)
 
-    return interval
+    @tf.function(autograph=False)
+    def drawn_interval(runs: Runs, rates: tf.Tensor) -> tuple[Runs, Report]:
+        seed = tf.random.experimental.stateless_fold_in(runs.seed, runs.interval)
+        return interval(runs, problem.batches(runs.state, seed), rates)
+
+    return drawn_interval
