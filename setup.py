@@ -22,6 +22,7 @@ AGENTS_EXTRA = [
     "numpy<2.4; python_version < '3.12'",  # TF-Agents 0.19 breaks on 2.4 (fixed after 0.19.0)
     "tensorboard; python_version < '3.12'",  # `agent.train` fails without it; TensorFlow no longer brings it
     "scikit-learn; python_version < '3.12'",  # real data for the inner problems
+    "pillow; python_version < '3.12'",  # reads scikit-learn's photographs
     "scipy; python_version < '3.12'",  # statistics of the evaluation
     "rich; python_version < '3.12'",  # progress of train-agent
 ]
@@ -63,6 +64,7 @@ setup(
     entry_points={
         "console_scripts": [
             "keras-greedylr=keras_greedylr.cli:main",
+            "train-agent=keras_greedylr_agents.cli:main",
         ]
     },
 )

@@ -171,14 +171,14 @@ def _outcome(problem: Problem, before: Runs, after: Runs, rates: np.ndarray, pla
     first_validation = problem.validation_loss(before.state).numpy()
     training = problem.training_loss(after.state).numpy()
     return Outcome(
-        _bounded(validation, first_validation).reshape(shape),
-        _bounded(training, started).reshape(shape),
+        bounded(validation, first_validation).reshape(shape),
+        bounded(training, started).reshape(shape),
         started.reshape(shape),
         rates.reshape(-1, *shape),
     )
 
 
-def _bounded(loss: np.ndarray, first: np.ndarray) -> np.ndarray:
+def bounded(loss: np.ndarray, first: np.ndarray) -> np.ndarray:
     """Keeps one diverged run from deciding a geometric mean."""
     worst = np.e * first
     return np.where(np.isfinite(loss), np.clip(loss, 1e-6 * first, worst), worst)
@@ -191,7 +191,7 @@ def _tune(
     grid = np.tile(np.array(plan.grid, np.float32), plan.tuning_seeds)
     done, _ = rollout(problem, runs, usual * grid, make())
     first = problem.validation_loss(runs.state).numpy()
-    losses = _bounded(problem.validation_loss(done.state).numpy(), first)
+    losses = bounded(problem.validation_loss(done.state).numpy(), first)
     means = np.log(losses).reshape(plan.tuning_seeds, -1).mean(axis=0)
     return float(plan.grid[int(means.argmin())])
 

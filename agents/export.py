@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import itertools
 import json
 import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
-from tf_agents.agents.ppo import ppo_clip_agent
 
 from keras_greedylr import observation
 from keras_greedylr.policy import CARD, FORMAT_VERSION, WEIGHTS, Act, file_hashes
+
+if TYPE_CHECKING:
+    from tf_agents.agents.ppo import ppo_clip_agent
 
 Layers = list[tuple[np.ndarray, np.ndarray]]  # (kernel, bias), first layer first
 
@@ -43,6 +46,19 @@ def act_with(layers: Layers) -> Act:
     return act
 
 
+def untrained_layers(seed: int, hidden: int = 64) -> Layers:
+    """Returns a policy nobody trained: a control of evaluations."""
+    rng = np.random.default_rng(seed)
+    widths = (len(observation.NAMES), hidden, hidden, 1)
+    layers = []
+    for rows, columns in itertools.pairwise(widths):
+        limit = (6.0 / (rows + columns)) ** 0.5  # Glorot's, as the actor's layers start
+        kernel = rng.uniform(-limit, limit, (rows, columns)).astype(np.float32)
+        layers.append((kernel, np.zeros(columns, np.float32)))
+    kernel, bias = layers[-1]
+    return [*layers[:-1], (kernel * np.float32(0.01), bias)]  # as small as the actor's start
+
+
 def write_policy(folder: Path, layers: Layers, **card: Any) -> None:
     """Writes a policy's folder, whole or not at all; a policy that is there is replaced.
 
@@ -58,7 +74,9 @@ def write_policy(folder: Path, layers: Layers, **card: Any) -> None:
     check_target(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _beside(folder) as written:
-        tf.saved_model.save(module := _Module(layers), str(written), {"act": module.act})
+        module = _Module(layers)
+        tf.saved_model.save(module, str(written), {"act": module.act})
+        shutil.rmtree(written / "assets", ignore_errors=True)  # empty; git would not keep it
         arrays = {f"kernel_{i}": kernel for i, (kernel, _) in enumerate(layers)}
         arrays |= {f"bias_{i}": bias for i, (_, bias) in enumerate(layers)}
         np.savez(written / WEIGHTS, **arrays)

@@ -96,7 +96,7 @@ class Trainer:
             select(config.problems), config.runs, config.seed, config.training_share
         )
         self.iteration = tf.Variable(0, dtype=tf.int64, trainable=False, name="iteration")
-        self.agent = make_agent(config, self.environment, self.iteration)
+        self.agent = make_agent(config, self.environment)
         self._buffer = tf_uniform_replay_buffer.TFUniformReplayBuffer(
             self.agent.collect_data_spec,
             batch_size=self.environment.batch_size,
@@ -215,9 +215,7 @@ class Trainer:
         path.write_text(json.dumps(mine, indent=2) + "\n", encoding="utf-8")
 
 
-def make_agent(
-    config: Config, environment: ScheduleEnvironment, iteration: tf.Variable
-) -> ppo_clip_agent.PPOClipAgent:
+def make_agent(config: Config, environment: ScheduleEnvironment) -> ppo_clip_agent.PPOClipAgent:
     """Returns the untrained agent: two tanh layers for the actor, two for the critic."""
     layers = (config.hidden, config.hidden)
     activation = tf.keras.activations.tanh
@@ -242,14 +240,14 @@ def make_agent(
         environment.observation_spec(), fc_layer_params=layers, activation_fn=activation
     )
 
-    def learning_rate() -> tf.Tensor:
-        over = tf.cast(iteration, tf.float32) / float(config.iterations)
-        return config.learning_rate * (1.0 - 0.9 * tf.minimum(over, 1.0))
-
+    steps = config.iterations * config.epochs  # by number, so that a seed gives one policy
+    learning_rate = tf.keras.optimizers.schedules.PolynomialDecay(
+        config.learning_rate, steps, 0.1 * config.learning_rate
+    )
     agent = ppo_clip_agent.PPOClipAgent(
         environment.time_step_spec(),
         environment.action_spec(),
-        optimizer=tf.keras.optimizers.legacy.Adam(learning_rate, epsilon=1e-5),
+        optimizer=tf.keras.optimizers.Adam(learning_rate, epsilon=1e-5),
         actor_net=actor,
         value_net=critic,
         importance_ratio_clipping=config.clip,

@@ -35,7 +35,7 @@ class Problem(abc.ABC):
     data: str
     steps: int
     validate_every: int
-    compiled: bool = True  # by XLA; off where a short test would wait for the compiler
+    compiled: bool = False  # by XLA: worth its compiler's seconds for convolutions only
 
     @abc.abstractmethod
     def sample(self, seed: tf.Tensor, runs: int) -> State:

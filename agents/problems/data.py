@@ -19,7 +19,7 @@ Data = tuple[np.ndarray, np.ndarray]
 
 ALPHABET = "\n abcdefghijklmnopqrstuvwxyz.,-()"  # 33; everything else is one more character
 CONTEXT = 6  # characters a language model sees
-EXAMPLES = 3000  # at most, of texts and images
+EXAMPLES = 6000  # at most, of texts and images
 
 
 def load(name: str) -> Data:

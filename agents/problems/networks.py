@@ -70,7 +70,7 @@ class Network(Problem):
     most_noise: float = 0.3
     teacher: tuple[Layer, ...] = ()
     regression: bool = False
-    compiled: bool = True
+    compiled: bool = False
 
     @property
     def kind(self) -> str:

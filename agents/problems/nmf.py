@@ -62,7 +62,7 @@ class NMF(Problem):
     stable: bool = True
     steps: int = 10
     validate_every: int = 4
-    compiled: bool = True
+    compiled: bool = False
 
     @property
     def kind(self) -> str:
