@@ -67,11 +67,10 @@ def _train_parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace, console: Console) -> None:
+    from keras_greedylr.validation import check_float
     from keras_greedylr_agents import evaluate, export
     from keras_greedylr_agents.problems.families import FAMILIES
     from keras_greedylr_agents.train import Config, Trainer
-
-    from keras_greedylr.validation import check_float
 
     config = Config(**{field.name: getattr(options, field.name) for field in fields(Config)})
     check_float("minutes", options.minutes, above=0.0)

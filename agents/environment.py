@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tensorflow.experimental.numpy as tnp
-from keras_greedylr_agents.problems.base import Problem, Runs, advance, start
 from tf_agents.environments import tf_environment
 from tf_agents.specs import array_spec, tensor_spec
 from tf_agents.trajectories import time_step as ts
 
 from keras_greedylr import observation
+from keras_greedylr_agents.problems.base import Problem, Runs, advance, start
 
 DECADES = 2.5  # initial rates are drawn over so many on either side of the usual one
 SHOWN = 0.7  # part of the runs whose validation loss the policy sees

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from keras_greedylr_agents.problems.base import Problem, Runs, advance, start
-from keras_greedylr_agents.rivals import RIVALS, Controller, Fixed, Learned
 
 from keras_greedylr import observation
 from keras_greedylr.policy import Act
 from keras_greedylr.validation import check_int
+from keras_greedylr_agents.problems.base import Problem, Runs, advance, start
+from keras_greedylr_agents.rivals import RIVALS, Controller, Fixed, Learned
 
 LOSSES = ("validation", "training")
 FAILURE = 1.5  # a run is a failure if its loss is this many times the constant rate's

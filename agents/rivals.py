@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from keras_greedylr_agents.greedy import BatchedGreedyRule, GreedyParameters
 
 from keras_greedylr import observation
 from keras_greedylr.observation import Interval
 from keras_greedylr.policy import Act
+from keras_greedylr_agents.greedy import BatchedGreedyRule, GreedyParameters
 
 
 class Controller(Protocol):

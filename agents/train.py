@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tensorflow as tf
-from keras_greedylr_agents.environment import ScheduleEnvironment
-from keras_greedylr_agents.problems.families import select
 from tf_agents.agents import tf_agent
 from tf_agents.agents.ppo import ppo_clip_agent
 from tf_agents.drivers import dynamic_episode_driver
@@ -25,6 +23,8 @@ from tf_agents.trajectories import trajectory
 
 from keras_greedylr import observation
 from keras_greedylr.validation import check_float, check_int
+from keras_greedylr_agents.environment import ScheduleEnvironment
+from keras_greedylr_agents.problems.families import select
 
 Metrics = dict[str, float]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from keras_greedylr.validation import check_int
 from keras_greedylr_agents.evaluate import bounded, rollout
 from keras_greedylr_agents.greedy import GreedyParameters
 from keras_greedylr_agents.problems.base import Problem, start
 from keras_greedylr_agents.rivals import Greedy
-
-from keras_greedylr.validation import check_int
 
 RATES = (0.01, 0.1, 1.0, 10.0, 100.0)  # multiples of the usual rate
 

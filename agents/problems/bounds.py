@@ -51,7 +51,7 @@ def spectral_norm(gram: tf.Tensor, squarings: int = 6) -> tf.Tensor:
     return tf.exp(logarithm + tf.math.log(last) / 2.0**squarings)
 
 
-def descent_limit(other: tf.Tensor, c: tf.Tensor | float) -> tf.Tensor:
+def descent_limit(other: tf.Tensor, c: tf.Tensor | float, squarings: int = 6) -> tf.Tensor:
     """Returns 2 / L for a step on one factor, the other being fixed.
 
     Below it the loss falls (projected onto the non-negative or not), above it the loss can rise.
@@ -66,8 +66,9 @@ def descent_limit(other: tf.Tensor, c: tf.Tensor | float) -> tf.Tensor:
     Args:
         other: H [..., r, n] for a step on W; for a step on H, the transpose of W, [..., r, m].
         c: The loss's factor, see the module.
+        squarings: See `spectral_norm`; fewer are quicker, and safe.
     """
-    return 2.0 / (c * spectral_norm(tf.matmul(other, other, transpose_b=True)))
+    return 2.0 / (c * spectral_norm(tf.matmul(other, other, transpose_b=True), squarings))
 
 
 def noisy_descent_limit(limit: tf.Tensor, gradient: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
@@ -119,7 +120,9 @@ def every_batch_limit(h: tf.Tensor, c: tf.Tensor | float) -> tf.Tensor:
     return 2.0 / (c * h.shape[-1] * tf.maximum(longest, 1e-30))
 
 
-def simultaneous_limit(w: tf.Tensor, h: tf.Tensor, v: tf.Tensor, c: tf.Tensor | float) -> tf.Tensor:
+def simultaneous_limit(
+    w: tf.Tensor, h: tf.Tensor, v: tf.Tensor, c: tf.Tensor | float, squarings: int = 6
+) -> tf.Tensor:
     """Returns a rate below which a step on both factors at once lowers the loss.
 
     With g = |(dW, dH)| and s^2 = |W|_2^2 + |H|_2^2, it is the root of
@@ -133,20 +136,21 @@ def simultaneous_limit(w: tf.Tensor, h: tf.Tensor, v: tf.Tensor, c: tf.Tensor | 
         h: [..., r, n].
         v: [..., m, n].
         c: The loss's factor.
+        squarings: See `spectral_norm`; fewer are quicker, and safe.
     """
     residual = tf.matmul(w, h) - v
     d_w = c * tf.matmul(residual, h, transpose_b=True)
     d_h = c * tf.matmul(w, residual, transpose_a=True)
     g = tf.sqrt(tf.reduce_sum(d_w**2, axis=(-2, -1)) + tf.reduce_sum(d_h**2, axis=(-2, -1)))
     s = tf.sqrt(
-        spectral_norm(tf.matmul(w, w, transpose_a=True))
-        + spectral_norm(tf.matmul(h, h, transpose_b=True))
+        spectral_norm(tf.matmul(w, w, transpose_a=True), squarings)
+        + spectral_norm(tf.matmul(h, h, transpose_b=True), squarings)
     )
     wide = residual.shape[-1] > residual.shape[-2]
     gram = tf.matmul(residual, residual, transpose_a=not wide, transpose_b=wide)
-    size = tf.sqrt(spectral_norm(gram, squarings=3))
+    size = tf.sqrt(spectral_norm(gram, min(squarings, 3)))
     rate = 2.0 / (c * (s**2 + size))  # too large: it leaves the step's own length out
-    for _ in range(8):  # Newton on a convex, rising function stays above the root
+    for _ in range(4):  # Newton on a convex, rising function stays above the root
         half = s + rate * g / 2.0
         value = rate * c * (half**2 + size) - 2.0
         slope = c * (half**2 + size) + rate * c * half * g

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import tensorflow as tf
+
 from keras_greedylr_agents.problems import data as datasets
 from keras_greedylr_agents.problems.base import Problem
 from keras_greedylr_agents.problems.layers import (

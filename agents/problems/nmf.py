@@ -7,9 +7,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
 from keras_greedylr_agents.problems import bounds
 from keras_greedylr_agents.problems import data as datasets
 from keras_greedylr_agents.problems.base import Problem
+
+SQUARINGS = 3  # of the norms in every step: safe, and within some per cent of non-negative ones
 
 
 class Factors(NamedTuple):
@@ -224,14 +227,14 @@ def project_step(
         return _wide(bounds.clip_rate(rates, limit) if stable else rates)
 
     if update == "simultaneous":
-        rate = held(bounds.simultaneous_limit(w, h, v, c) if stable else rates)
+        rate = held(bounds.simultaneous_limit(w, h, v, c, SQUARINGS) if stable else rates)
         d_w, d_h = _gradients(factors, v)
         return Factors(
             tf.nn.relu(w - rate * (d_w + noise_w)), tf.nn.relu(h - rate * (d_h + noise_h))
         )
-    rate = held(bounds.descent_limit(tf.linalg.matrix_transpose(w), c))
+    rate = held(bounds.descent_limit(tf.linalg.matrix_transpose(w), c, SQUARINGS))
     h = tf.nn.relu(h - rate * (_gradients(Factors(w, h), v)[1] + noise_h))
-    rate = held(bounds.descent_limit(h, c))
+    rate = held(bounds.descent_limit(h, c, SQUARINGS))
     return Factors(tf.nn.relu(w - rate * (_gradients(Factors(w, h), v)[0] + noise_w)), h)
 
 
