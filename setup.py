@@ -25,6 +25,7 @@ AGENTS_EXTRA = [
     "numpy<2.4" + ON_311,  # TF-Agents 0.19 breaks on 2.4
     "tensorboard" + ON_311,  # `agent.train` fails without it; TensorFlow no longer brings it
     "scikit-learn" + ON_311,  # real data for the inner problems
+    "pillow" + ON_311,  # reads scikit-learn's photographs
     "scipy" + ON_311,  # statistics of the evaluation
     "rich" + ON_311,  # progress of train-agent
 ]
@@ -66,6 +67,7 @@ setup(
     entry_points={
         "console_scripts": [
             "keras-greedylr=keras_greedylr.cli:main",
+            "train-agent=keras_greedylr_agents.cli:main",
         ]
     },
 )

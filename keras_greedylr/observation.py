@@ -222,6 +222,9 @@ def apply_action(
     """
     action = xp.clip(action, -1.0, 1.0)
     multiplier = history.multiplier + STRIDE * action * xp.abs(action)
+    if bound is not None:  # do not wind up above it, or later cuts would change nothing
+        cosine = xp.maximum(_anchor(xp, history), 1e-6)
+        multiplier = xp.minimum(multiplier, _log2(xp, bound / history.initial_rate / cosine))
     history = history._replace(action=action, multiplier=_bounded(xp, history, multiplier))
     return history, rate(xp, history, bound)
 
@@ -233,8 +236,8 @@ def lower(xp: Any, history: History, steps: float) -> History:
 
 def rate(xp: Any, history: History, bound: Array | None = None) -> Array:
     """Returns the rate in force: before the first interval, this is where training starts."""
-    anchor = 0.5 * (1.0 + xp.cos(math.pi * history.progress))
-    value = history.initial_rate * xp.exp(math.log(2.0) * history.multiplier) * anchor
+    value = history.initial_rate * xp.exp(math.log(2.0) * history.multiplier)
+    value = value * _anchor(xp, history)
     value = xp.minimum(xp.maximum(value, history.min_rate), history.max_rate)
     return value if bound is None else xp.minimum(value, bound)
 
@@ -265,9 +268,17 @@ def weight_signals(
 
 def _bounded(xp: Any, history: History, multiplier: Array) -> Array:
     """Keeps the multiplier where the rate without the cosine lies within its bounds."""
-    low = xp.log(history.min_rate / history.initial_rate) / math.log(2.0)
-    high = xp.log(history.max_rate / history.initial_rate) / math.log(2.0)
+    low = _log2(xp, history.min_rate / history.initial_rate)
+    high = _log2(xp, history.max_rate / history.initial_rate)
     return xp.minimum(xp.maximum(multiplier, low), high)
+
+
+def _anchor(xp: Any, history: History) -> Array:
+    return 0.5 * (1.0 + xp.cos(math.pi * history.progress))
+
+
+def _log2(xp: Any, value: Array) -> Array:
+    return xp.log(value) / math.log(2.0)
 
 
 def _log_ratio(xp: Any, a: Array, b: Array) -> Array:

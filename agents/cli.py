@@ -1,0 +1,230 @@
+"""`train-agent`: trains, evaluates and tunes.
+
+train-agent --problems nmf,networks --out my-policy --seed 0
+train-agent evaluate my-policy
+train-agent tune-greedy --out greedy.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from keras_greedylr.policy import load_policy
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0, or 2 after saying what was wrong."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # the compiler's chatter hides errors
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    command = arguments[0] if arguments and arguments[0] in COMMANDS else "train"
+    if arguments[:1] == [command]:
+        arguments = arguments[1:]
+    run, make_parser = COMMANDS[command]
+    options = make_parser().parse_args(arguments)
+    console = Console(stderr=True)
+    try:
+        run(options, console)
+    except (ValueError, OSError) as error:
+        console.print(f"train-agent: {error}", style="red", markup=False, highlight=False)
+        return 2
+    return 0
+
+
+def _train_parser() -> argparse.ArgumentParser:
+    from keras_greedylr_agents.train import Config
+
+    parser = argparse.ArgumentParser(
+        prog="train-agent",
+        description="Train a learned schedule. Other commands: evaluate, tune-greedy.",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the policy")
+    parser.add_argument("--minutes", type=float, default=12.0, help="begin no iteration after that")
+    parser.add_argument("--resume", action="store_true", help="go on with what --out began")
+    parser.add_argument(
+        "--evaluate", choices=("quick", "none"), default="quick",
+        help="what the policy is run on at the end: a little of the development families",
+    )  # fmt: skip
+    for field in fields(Config):
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=type(field.default),
+            default=field.default,
+            help=f"default {field.default}",
+        )
+    return parser
+
+
+def _train(options: argparse.Namespace, console: Console) -> None:
+    from keras_greedylr.validation import check_float
+    from keras_greedylr_agents import evaluate, export
+    from keras_greedylr_agents.problems.families import FAMILIES
+    from keras_greedylr_agents.train import Config, Trainer
+
+    config = Config(**{field.name: getattr(options, field.name) for field in fields(Config)})
+    check_float("minutes", options.minutes, above=0.0)
+    export.check_target(options.out)
+    working = options.out.with_name(options.out.name + ".training")
+    trainer = Trainer(config, working, options.resume)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn(), TextColumn("{task.fields[state]}"))  # fmt: skip
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("training", total=config.iterations, state="")
+        progress.update(task, completed=int(trainer.iteration))
+
+        def report(iteration: int, metrics: dict[str, float]) -> None:
+            state = (
+                f"return {metrics['return']:+.3f}  worst {metrics['worst_return']:+.2f}  "
+                f"{metrics['inner_steps_per_second']:,.0f} steps/s"
+            )
+            progress.update(task, completed=iteration, state=state)
+
+        trainer.run(report, options.minutes)
+    layers = export.actor_layers(trainer.agent)
+    summary = None
+    if options.evaluate == "quick":
+        acts = {
+            "learned": export.act_with(layers),
+            "untrained": export.act_with(export.untrained_layers(config.seed, config.hidden)),
+        }
+        plan = evaluate.Plan(seeds=3, tuning_seeds=2, rates=(0.01, 1.0, 100.0))
+        with console.status("evaluating on the development families") as status:
+            done = evaluate.evaluate(acts, FAMILIES["development"][::2], plan, status.update)
+        summary = evaluate.summarise(done, "learned")
+        _print(evaluate.markdown(summary))
+    export.write_policy(
+        options.out,
+        layers,
+        command=shlex.join(["train-agent", *_given(options)]),
+        config=asdict(config),
+        iterations=int(trainer.iteration),
+        scores=_scores(summary),
+    )
+    console.print(f"policy written to {options.out}", markup=False)
+
+
+def _given(options: argparse.Namespace) -> list[str]:
+    """The options that differ from their defaults."""
+    parser = _train_parser()
+    given = []
+    for name, value in vars(options).items():
+        if value != parser.get_default(name) and name != "resume":
+            given += [f"--{name.replace('_', '-')}", str(value)]
+    return given
+
+
+def _scores(summary: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What the card keeps of an evaluation."""
+    if summary is None:
+        return None
+    rows = {
+        name: {loss: row[loss]["ratio"] for loss in ("validation", "training")}
+        for name, row in summary["table"].items()
+    }
+    return {"problems": summary["problems"], "plan": summary["plan"], "ratio_to": rows}
+
+
+def _evaluate_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="train-agent evaluate", description="Run a policy against rivals and controls."
+    )
+    parser.add_argument("folder", help="a policy's folder, or the name of a shipped one")
+    parser.add_argument("--split", choices=("development", "test"), default="test")
+    parser.add_argument("--problems", default="nmf,networks", help="families of the split")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--tuning-seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("evaluation"), help="of .json and .md")
+    return parser
+
+
+def _evaluate(options: argparse.Namespace, console: Console) -> None:
+    from keras_greedylr_agents import evaluate
+    from keras_greedylr_agents.export import act_with, untrained_layers
+    from keras_greedylr_agents.problems.families import select
+
+    policy = load_policy(options.folder, runtime="numpy")
+    plan = evaluate.Plan(seeds=options.seeds, tuning_seeds=options.tuning_seeds)
+    problems = select(options.problems, options.split)
+    config = policy.card.get("config") or {}
+    acts = {
+        "learned": policy.act,
+        "untrained": act_with(untrained_layers(config.get("seed", 0), config.get("hidden", 64))),
+    }
+    begin = time.monotonic()
+    with console.status("evaluating") as status:
+        done = evaluate.evaluate(
+            acts, problems, plan,
+            lambda what: status.update(f"{what} done, {time.monotonic() - begin:.0f} s"),
+        )  # fmt: skip
+    summary = {**evaluate.summarise(done, "learned"), "split": options.split}
+    text = evaluate.markdown(summary)
+    _write(options.out.with_suffix(".json"), evaluate.to_json(summary))
+    _write(options.out.with_suffix(".md"), text)
+    _print(text)
+
+
+def _tune_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="train-agent tune-greedy",
+        description="Find GreedyLR's parameters that do best over the training families.",
+    )
+    parser.add_argument("--split", choices=("training", "development"), default="training")
+    parser.add_argument("--problems", default="nmf,networks", help="families of the split")
+    parser.add_argument("--candidates", type=int, default=48)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("greedy.json"))
+    return parser
+
+
+def _tune(options: argparse.Namespace, console: Console) -> None:
+    from keras_greedylr_agents import tune
+    from keras_greedylr_agents.problems.families import select
+
+    problems = select(options.problems, options.split)
+    with console.status("tuning") as status:
+        result = tune.tune_greedy(
+            problems, options.candidates, options.seeds, options.seed, status.update
+        )
+    _write(options.out, tune.to_json(result))
+    _print(f"best of {len(result)}: {result[0]}\ndefaults score 1; written to {options.out}\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent, text=True)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+COMMANDS = {
+    "train": (_train, _train_parser),
+    "evaluate": (_evaluate, _evaluate_parser),
+    "tune-greedy": (_tune, _tune_parser),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""The environment an agent learns in: many training runs, one action each per interval.
+
+An episode is one run from start to end. Its first interval is trained at the cautious rate
+`observation.init` sets, without a decision; then each action sets the rate of the next interval.
+The reward is by how much the logarithm of the validation loss fell, so that an episode's return
+is what it fell in all; a share of it may go to the training loss.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+import tensorflow.experimental.numpy as tnp
+from tf_agents.environments import tf_environment
+from tf_agents.specs import array_spec, tensor_spec
+from tf_agents.trajectories import time_step as ts
+
+from keras_greedylr import observation
+from keras_greedylr_agents.problems.base import Problem, Runs, advance, start
+
+DECADES = 2.5  # initial rates are drawn over so many on either side of the usual one
+SHOWN = 0.7  # part of the runs whose validation loss the policy sees
+WORST = 2.0  # log of the loss a run that diverged is taken to have, against its first
+FLOOR = 1e-3  # part of the first loss below which falling further earns little
+
+
+class Episode(NamedTuple):
+    """Where P runs of several problems are; [P] runs over all problems, in their order."""
+
+    runs: tuple[Runs, ...]  # of each problem
+    history: observation.History
+    shown: tf.Tensor  # [P] bool, whether the policy sees validation losses
+    first_validation: tf.Tensor  # [P], of the untrained weights
+    first_loss: tf.Tensor  # [P], of the first interval
+    score: tf.Tensor  # [P], what the return is counted from
+
+
+class ScheduleEnvironment(tf_environment.TFEnvironment):
+    """Learning-rate scheduling of many inner training runs as a `TFEnvironment`.
+
+    Args:
+        problems: The families; each gets the same number of runs.
+        runs: Runs in all, P; at least one per family.
+        seed: Of everything random; `episode` is folded in.
+        training_share: In [0, 1], the share of the reward that is the training loss's.
+    """
+
+    def __init__(
+        self, problems: tuple[Problem, ...], runs: int, seed: int, training_share: float = 0.0
+    ) -> None:
+        self.problems = problems
+        self.each = max(runs // len(problems), 1)
+        self.seed = seed
+        self.training_share = training_share
+        self.episode = tf.Variable(0, dtype=tf.int32, name="episode")  # of the next reset
+        width = len(observation.NAMES)
+        time_step_spec = ts.time_step_spec(
+            array_spec.BoundedArraySpec(
+                (width,), "float32", -observation.LIMIT, observation.LIMIT, name="observation"
+            )
+        )
+        super().__init__(
+            tensor_spec.from_spec(time_step_spec),
+            tensor_spec.BoundedTensorSpec((), tf.float32, -1.0, 1.0, name="action"),
+            batch_size=self.each * len(problems),
+        )
+        begun, seen = self.begin(tf.constant([seed, 0]))
+        self._now = tf.nest.map_structure(tf.Variable, begun)
+        self._time_step = tf.nest.map_structure(tf.Variable, ts.restart(seen, self.batch_size))
+
+    def by_family(self, values: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the parts [P / families] of `values` [P] by family."""
+        parts = tf.split(values, len(self.problems))
+        return {problem.name: part for problem, part in zip(self.problems, parts, strict=True)}
+
+    def begin(self, seed: tf.Tensor) -> tuple[Episode, tf.Tensor]:
+        """Returns fresh runs after their first interval, and what is seen of them."""
+        seeds = tf.unstack(
+            tf.random.experimental.stateless_split(seed, len(self.problems) + 2),
+            num=len(self.problems) + 2,
+        )
+        runs = tuple(
+            start(problem, part, self.each)
+            for problem, part in zip(self.problems, seeds, strict=False)
+        )
+        usual = self._gather("usual_rate", runs)
+        spread = tf.random.stateless_uniform(usual.shape, seeds[-1], -DECADES, DECADES)
+        zero = tf.zeros_like(usual)
+        episode = Episode(
+            runs=runs,
+            history=observation.init(tnp, usual * 10.0**spread),
+            shown=tf.random.stateless_uniform(usual.shape, seeds[-2]) < SHOWN,
+            first_validation=self._gather("validation_loss", runs),
+            first_loss=zero,
+            score=zero,
+        )
+        episode, interval = self._train(episode, observation.rate(tnp, episode.history))
+        episode = episode._replace(first_loss=interval.loss)
+        return self._look(episode, interval)
+
+    def play(self, episode: Episode, action: tf.Tensor) -> tuple[Episode, tf.Tensor]:
+        """Returns the runs one interval on, and what is seen of them."""
+        history, rates = observation.apply_action(
+            tnp, episode.history, action, self._bound(episode.runs)
+        )
+        return self._look(*self._train(episode._replace(history=history), rates))
+
+    def _train(self, episode: Episode, rates: tf.Tensor) -> tuple[Episode, observation.Interval]:
+        """Trains an interval; the families do not depend on each other and may run side by side."""
+        parts = tf.split(rates, len(self.problems))
+        done = [
+            advance(problem, runs, part, observation.DECISIONS)
+            for problem, runs, part in zip(self.problems, episode.runs, parts, strict=True)
+        ]
+        intervals = [report.interval for _, report in done]
+        together = tf.nest.map_structure(lambda *fields: tf.concat(fields, axis=0), *intervals)
+        return episode._replace(runs=tuple(runs for runs, _ in done)), together
+
+    def _look(self, episode: Episode, interval: observation.Interval) -> tuple[Episode, tf.Tensor]:
+        """Updates history and score."""
+        validation = interval.validation_loss
+        score = _log_fall(validation, episode.first_validation)
+        if self.training_share:
+            training = _log_fall(interval.loss, episode.first_loss)
+            score = self.training_share * training + (1.0 - self.training_share) * score
+        due = [
+            tf.fill([self.each], tf.equal(runs.interval % problem.validate_every, 0))
+            for problem, runs in zip(self.problems, episode.runs, strict=True)
+        ]
+        score = tf.where(tf.concat(due, axis=0), score, episode.score)
+        hidden = tf.fill(tf.shape(validation), float("nan"))
+        interval = interval._replace(validation_loss=tf.where(episode.shown, validation, hidden))
+        history, seen = observation.observe(tnp, episode.history, interval)
+        return episode._replace(history=history, score=score), seen
+
+    def _bound(self, runs: tuple[Runs, ...]) -> tf.Tensor:
+        """The problems' bounds, infinite (for float32) where there is none."""
+        bounds = [problem.bound(r.state) for problem, r in zip(self.problems, runs, strict=True)]
+        no_bound = tf.fill([self.each], 1e30)
+        return tf.concat([no_bound if bound is None else bound for bound in bounds], axis=0)
+
+    def _gather(self, method: str, runs: tuple[Runs, ...]) -> tf.Tensor:
+        """One [P] of what every problem's method says of its runs."""
+        values = [
+            getattr(problem, method)(r.state)
+            for problem, r in zip(self.problems, runs, strict=True)
+        ]
+        return tf.concat(values, axis=0)
+
+    # what a TFEnvironment is asked for
+
+    def _current_time_step(self) -> ts.TimeStep:
+        return tf.nest.map_structure(tf.convert_to_tensor, self._time_step)
+
+    def _reset(self) -> ts.TimeStep:
+        begun, seen = self.begin(tf.stack([self.seed, self.episode]))
+        with tf.control_dependencies(tf.nest.flatten(begun)):
+            self.episode.assign_add(1)
+        return self._store(begun, ts.restart(seen, self.batch_size))
+
+    def _step(self, action: tf.Tensor) -> ts.TimeStep:
+        over = tf.reduce_all(self._current_time_step().is_last())
+        return tf.cond(over, self._reset, lambda: self._play(action))
+
+    def _play(self, action: tf.Tensor) -> ts.TimeStep:
+        before = tf.nest.map_structure(tf.convert_to_tensor, self._now)
+        after, seen = self.play(before, tf.convert_to_tensor(action))
+        last = tf.equal(after.runs[0].interval, observation.DECISIONS)
+        one = tf.ones([self.batch_size])
+        step_type = tf.where(last, ts.StepType.LAST, ts.StepType.MID)
+        return self._store(
+            after,
+            ts.TimeStep(
+                step_type=tf.fill([self.batch_size], step_type),
+                reward=before.score - after.score,
+                discount=tf.where(last, 0.0 * one, one),
+                observation=seen,
+            ),
+        )
+
+    def _store(self, episode: Episode, time_step: ts.TimeStep) -> ts.TimeStep:
+        tf.nest.map_structure(
+            lambda variable, value: variable.assign(value),
+            (self._now, self._time_step),
+            (episode, time_step),
+        )
+        return time_step
+
+
+def _log_fall(loss: Any, first: Any) -> tf.Tensor:
+    """log(loss / first), flattened towards zero loss, `WORST` if it is not finite."""
+    value = tf.math.log(tf.maximum(loss / first, 0.0) + FLOOR)
+    sound = tf.abs(loss) < float("inf")
+    return tf.where(sound, tf.minimum(value, WORST), WORST)

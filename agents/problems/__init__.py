@@ -1,0 +1,1 @@
+"""Inner training problems: families of runs computed together, one compiled call an interval."""

@@ -1,0 +1,102 @@
+"""The families, by what they are for: training, development or test.
+
+No data set and no kind stands in two splits; a test holds it. Choices are made by the development
+families alone, and the test families are for the end.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from keras_greedylr_agents.problems.base import Problem
+from keras_greedylr_agents.problems.data import ALPHABET
+from keras_greedylr_agents.problems.layers import Convolution, Dense, Embedding, Recurrent
+from keras_greedylr_agents.problems.networks import Network
+from keras_greedylr_agents.problems.nmf import NMF
+
+SYMBOLS = len(ALPHABET) + 1
+
+Split = Literal["training", "development", "test"]
+
+FAMILIES: dict[Split, tuple[Problem, ...]] = {
+    "training": (
+        NMF("nmf-gamma", "gamma"),
+        NMF("nmf-noisy", "half normal", rank=4, most_gradient_noise=1.0, validate_every=2),
+        NMF("nmf-digits", "digits", update="simultaneous", rank=8, blocks=2),
+        Network("digits-sgd", "digits", (Dense(32, "relu"),), "sgd", 10),
+        Network("digits-wide", "digits", (Dense(64, "relu"),), "adam", 10, batch=8,
+                least_data=0.03, most_noise=0.5),
+        Network("digits-cnn", "digits", (Convolution(6), Dense(16, "relu")), "adam", 10, batch=8,
+                validate_every=8, compiled=True),
+        Network("topics", "topics", (Embedding(SYMBOLS, 6), Dense(32, "tanh")), "adam", SYMBOLS,
+                least_data=0.2, most_noise=0.1, validate_every=5),
+        Network("mixture", "mixture", (Dense(32, "tanh"), Dense(16, "tanh")), "momentum", 6,
+                validate_every=5, least_data=0.05, most_noise=0.4),
+        Network("teacher", "round inputs", (Dense(48, "relu"),), "adam", 2, steps=15,
+                teacher=(Dense(12, "tanh"),), regression=True, least_data=0.03, most_noise=1.0),
+        Network("teacher-long", "long inputs", (Dense(24, "tanh"), Dense(24, "tanh")), "sgd", 1,
+                steps=20, teacher=(Dense(8, "tanh"),), regression=True, most_noise=0.5,
+                validate_every=8),
+        Network("teacher-classes", "round inputs", (Dense(48, "relu"), Dense(24, "relu")),
+                "momentum", 4, teacher=(Dense(8, "tanh"),), least_data=0.05, validate_every=2),
+    ),
+    "development": (
+        NMF("nmf-china", "china.jpg", rank=6, blocks=8, validate_every=5),
+        Network("china-mlp", "china", (Dense(48, "relu"),), "momentum", 4, batch=24,
+                least_data=0.3),
+        Network("china-cnn", "china", (Convolution(12), Dense(16, "relu")), "adam", 4,
+                least_data=0.5, compiled=True),
+        Network("docstrings", "docstrings", (Embedding(SYMBOLS, 8), Dense(64, "relu")), "momentum",
+                SYMBOLS, most_noise=0.1),
+        Network("cancer", "breast cancer", (Dense(32, "relu"),), "sgd", 2, least_data=0.05,
+                most_noise=0.6),
+        Network("diabetes", "diabetes", (Dense(64, "relu"), Dense(16, "relu")), "adam", 1,
+                least_data=0.2, most_noise=0.5, regression=True, validate_every=2),
+        Network("diabetes-momentum", "diabetes", (Dense(32, "tanh"),), "momentum", 1,
+                least_data=0.3, regression=True, validate_every=8),
+    ),
+    "test": (
+        NMF("nmf-words", "word counts", rank=10, blocks=4, columns=96, most_noise=0.2),
+        NMF("nmf-flower", "flower.jpg", update="simultaneous", rank=6, blocks=4),
+        Network("flower-autoencoder", "flower itself", (Dense(16, "relu"),), "momentum", 64,
+                regression=True, least_data=0.5),
+        Network("flower-cnn", "flower", (Convolution(8), Convolution(12)), "adam", 4, batch=24,
+                least_data=0.5, compiled=True),
+        Network("names-rnn", "unicode names", (Embedding(SYMBOLS, 8), Recurrent(24)), "adam",
+                SYMBOLS, least_data=0.5, most_noise=0.05),
+        Network("names-mlp", "unicode names", (Embedding(SYMBOLS, 4), Dense(32, "tanh")), "sgd",
+                SYMBOLS, validate_every=5, most_noise=0.1),
+        Network("wine", "wine", (Dense(16, "relu"),), "sgd", 3, batch=8, least_data=0.3),
+        Network("iris", "iris", (), "adam", 3, batch=8, least_data=0.5),
+        Network("friedman", "friedman", (Dense(32, "relu"), Dense(32, "relu")), "momentum", 1,
+                regression=True, validate_every=2),
+        Network("hastie", "hastie", (Dense(64, "relu"),), "adam", 2, most_noise=0.2),
+    ),
+}  # fmt: skip
+
+
+def select(names: str, split: Split = "training") -> tuple[Problem, ...]:
+    """Returns the families that `names` asks for.
+
+    Args:
+        names: Comma-separated: `"nmf"` or `"networks"` for all of a sort, or families' own names.
+        split: Where to look.
+
+    Raises:
+        ValueError: if a name is unknown.
+    """
+    sorts = {"nmf": NMF, "networks": Network}
+    chosen = []
+    for name in filter(None, map(str.strip, names.split(","))):
+        found = [
+            family
+            for family in FAMILIES[split]
+            if family.name == name or isinstance(family, sorts.get(name, ()))
+        ]
+        if not found:
+            known = [*sorts, *(family.name for family in FAMILIES[split])]
+            raise ValueError(f"Problems must be among {known}. Received: {name!r}")
+        chosen += found
+    if not chosen:
+        raise ValueError(f"At least one problem is needed. Received: {names!r}")
+    return tuple(dict.fromkeys(chosen))

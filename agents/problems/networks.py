@@ -1,0 +1,230 @@
+"""Small networks for vision, language and tables, trained by SGD, momentum or Adam."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import tensorflow as tf
+
+from keras_greedylr_agents.problems import data as datasets
+from keras_greedylr_agents.problems.base import Problem
+from keras_greedylr_agents.problems.layers import (
+    Dense,
+    Layer,
+    Params,
+    apply_network,
+    init_network,
+)
+
+USUAL_RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 0.003}
+
+VALIDATION = 256  # examples at most the validation loss is taken over
+
+
+class NetworkState(NamedTuple):
+    """P networks on their way; slots are the optimizer's moving averages."""
+
+    params: list[Params]
+    slots: list[list[Params]]  # none, momentum's one, or Adam's two
+    updates: tf.Tensor  # [P] float32, optimizer steps done
+    momentum: tf.Tensor  # [P] of the heavy ball
+    order: tf.Tensor  # [P, N] int32, each run's own shuffle of the training data
+    size: tf.Tensor  # [P] float32, how many of them it may use
+    targets: tf.Tensor  # [P, N] int32 or [P, N, k] float32, with each run's label noise
+    validation_targets: tf.Tensor  # [P, V] or [P, V, k], clean
+
+
+@dataclass(frozen=True, eq=False)
+class Network(Problem):
+    """A family of networks that share architecture, data and optimizer.
+
+    Its runs differ in initial weights, shuffle, how much data they have, label noise, momentum
+    and, with a teacher, in what is to be learned.
+
+    Args:
+        name: Unique among the families.
+        data: Name of the data set, see `data.LOADERS`.
+        layers: The network, without its last dense layer.
+        optimizer: What takes the steps.
+        batch: Examples in a batch.
+        steps: Training steps in an interval.
+        validate_every: Intervals between two validation losses.
+        least_data: The smallest fraction of the training data a run may have.
+        most_noise: The largest fraction of labels drawn at random; for regression, the largest
+            standard deviation added to targets of unit variance.
+        teacher: Layers of a random network that makes the targets, each run its own.
+        outputs: Classes, or values of a regression.
+        regression: Mean squared error in place of cross-entropy.
+        compiled: By XLA.
+    """
+
+    name: str
+    data: str
+    layers: tuple[Layer, ...]
+    optimizer: Literal["sgd", "momentum", "adam"]
+    outputs: int
+    batch: int = 16
+    steps: int = 10
+    validate_every: int = 4
+    least_data: float = 0.1
+    most_noise: float = 0.3
+    teacher: tuple[Layer, ...] = ()
+    regression: bool = False
+    compiled: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Task, architecture and optimizer."""
+        task = "regression" if self.regression else "classification"
+        return f"{task}, {' '.join(map(repr, self._network))}, {self.optimizer}"
+
+    @property
+    def _network(self) -> tuple[Layer, ...]:
+        return (*self.layers, Dense(self.outputs))
+
+    def _split(self) -> tuple:
+        """Training inputs and targets, validation inputs and targets."""
+        x, y = datasets.load(self.data)
+        held = min(VALIDATION, len(x) // 3)
+        return x[held:], y[held:], x[:held], y[:held]
+
+    def sample(self, seed: tf.Tensor, runs: int) -> NetworkState:
+        """Returns untrained networks."""
+        x, y, x_validation, y_validation = self._split()
+        seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 8))
+        uniform = tf.random.stateless_uniform
+        if self.teacher:
+            made = self._teach(seeds[0], runs, tf.concat([x, x_validation], axis=0))
+            targets, clean = made[:, : len(x)], made[:, len(x) :]
+        else:
+            targets = tf.repeat(tf.constant(y)[None], runs, axis=0)
+            clean = tf.repeat(tf.constant(y_validation)[None], runs, axis=0)
+        noise = uniform((runs, 1), seeds[1]) * self.most_noise
+        if self.regression:
+            deviation = tf.random.stateless_normal(targets.shape, seeds[2])
+            targets += noise[..., None] * deviation
+        else:
+            wrong = uniform(targets.shape, seeds[3], maxval=self.outputs, dtype=tf.int32)
+            targets = tf.where(uniform(targets.shape, seeds[2]) < noise, wrong, targets)
+        params = init_network(self._network, seeds[4], runs, x.shape[1:])
+        slots = {"sgd": 0, "momentum": 1, "adam": 2}[self.optimizer]
+        fraction = self.least_data ** uniform((runs,), seeds[5])  # log-uniform
+        return NetworkState(
+            params=params,
+            slots=[tf.nest.map_structure(tf.zeros_like, params) for _ in range(slots)],
+            updates=tf.zeros(runs),
+            momentum=1.0 - 0.5 * 0.1 ** uniform((runs,), seeds[6]),  # 0.5 to 0.95
+            order=tf.argsort(uniform((runs, len(x)), seeds[7]), axis=1),
+            size=tf.maximum(tf.round(fraction * len(x)), float(min(self.batch, len(x)))),
+            targets=targets,
+            validation_targets=clean,
+        )
+
+    def _teach(self, seed: tf.Tensor, runs: int, x: tf.Tensor) -> tf.Tensor:
+        """Each run's own random network's answers, [P, N] classes or [P, N, k] values."""
+        network = (*self.teacher, Dense(self.outputs))
+        params = init_network(network, seed, runs, x.shape[1:])
+        made = apply_network(network, params, tf.repeat(x[None], runs, axis=0))
+        made -= tf.reduce_mean(made, axis=1, keepdims=True)
+        made /= tf.math.reduce_std(made, axis=1, keepdims=True) + 1e-6
+        return made if self.regression else tf.argmax(made, axis=-1, output_type=tf.int32)
+
+    def usual_rate(self, state: NetworkState) -> tf.Tensor:
+        """The optimizer's, whatever the network."""
+        return tf.fill(tf.shape(state.size), USUAL_RATES[self.optimizer])
+
+    def batches(self, state: NetworkState, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Draws examples with replacement: inputs [steps, P, B, ...] and targets."""
+        runs, count = state.order.shape
+        drawn = tf.random.stateless_uniform((self.steps, runs, self.batch), seed)
+        offset = tf.range(runs)[None, :, None] * count
+        position = tf.cast(drawn * state.size[None, :, None], tf.int32)
+        row = tf.gather(tf.reshape(state.order, [-1]), position + offset)
+        targets = tf.reshape(state.targets, (runs * count, *state.targets.shape[2:]))
+        return tf.gather(self._split()[0], row), tf.gather(targets, row + offset)
+
+    def train(
+        self, state: NetworkState, batches: tuple[tf.Tensor, tf.Tensor], rates: tf.Tensor
+    ) -> tuple[NetworkState, tf.Tensor]:
+        """Takes `steps` optimizer steps."""
+        x, y = batches
+        losses = tf.TensorArray(tf.float32, self.steps, element_shape=rates.shape)
+        learned = (state.params, state.slots, state.updates)
+
+        def step(i: tf.Tensor, learned: tuple, losses: tf.TensorArray) -> tuple:
+            params, slots, updates = learned
+            with tf.GradientTape() as tape:
+                tape.watch(params)
+                loss = self._loss(params, x[i], y[i])
+                total = tf.reduce_sum(loss)  # one run's weights touch its own loss only
+            gradients = tape.gradient(total, params)
+            learned = self._update(params, slots, updates + 1, gradients, rates, state.momentum)
+            return i + 1, learned, losses.write(i, loss)
+
+        _, learned, losses = tf.while_loop(
+            lambda i, *_: i < self.steps,
+            step,
+            (0, learned, losses),
+            maximum_iterations=self.steps,
+        )
+        params, slots, updates = learned
+        return state._replace(params=params, slots=slots, updates=updates), losses.stack()
+
+    def weights(self, state: NetworkState) -> tf.Tensor:
+        """All of them, side by side."""
+        return tf.concat(
+            [tf.reshape(w, (w.shape[0], -1)) for w in tf.nest.flatten(state.params)], axis=1
+        )
+
+    def training_loss(self, state: NetworkState) -> tf.Tensor:
+        """Over up to `VALIDATION` of each run's own examples."""
+        x = self._split()[0]
+        position = tf.range(VALIDATION, dtype=tf.float32)[None] / VALIDATION * state.size[:, None]
+        row = tf.gather(state.order, tf.cast(position, tf.int32), batch_dims=1)
+        return self._loss(
+            state.params, tf.gather(x, row), tf.gather(state.targets, row, batch_dims=1)
+        )
+
+    def validation_loss(self, state: NetworkState) -> tf.Tensor:
+        """Over held-out examples with clean labels."""
+        x = tf.constant(self._split()[2])
+        shared = tf.repeat(x[None], state.targets.shape[0], axis=0)
+        return self._loss(state.params, shared, state.validation_targets)
+
+    def _loss(self, params: list[Params], x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        out = apply_network(self._network, params, x)
+        if self.regression:
+            return tf.reduce_mean(tf.square(out - y), axis=(1, 2))
+        picked = tf.one_hot(y, self.outputs) * tf.nn.log_softmax(out)
+        return -tf.reduce_mean(tf.reduce_sum(picked, axis=-1), axis=-1)
+
+    def _update(
+        self,
+        params: list[Params],
+        slots: list[list[Params]],
+        updates: tf.Tensor,
+        gradients: list[Params],
+        rates: tf.Tensor,
+        momentum: tf.Tensor,
+    ) -> tuple[list[Params], list[list[Params]], tf.Tensor]:
+        """One step of the optimizer, as Keras defines it."""
+        each = tf.nest.map_structure
+        if self.optimizer == "sgd":
+            change = gradients
+        elif self.optimizer == "momentum":
+            velocity = each(lambda v, g: _wide(momentum, g) * v + g, slots[0], gradients)
+            slots, change = [velocity], velocity
+        else:
+            first = each(lambda m, g: 0.9 * m + 0.1 * g, slots[0], gradients)
+            second = each(lambda v, g: 0.999 * v + 0.001 * g * g, slots[1], gradients)
+            slots = [first, second]
+            scale = tf.sqrt(1.0 - 0.999**updates) / (1.0 - 0.9**updates)
+            rates = rates * scale
+            change = each(lambda m, v: m / (tf.sqrt(v) + 1e-7), first, second)
+        params = each(lambda w, c: w - _wide(rates, w) * c, params, change)
+        return params, slots, updates
+
+
+def _wide(per_run: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(per_run, (-1, *([1] * (len(like.shape) - 1))))

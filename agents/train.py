@@ -1,0 +1,263 @@
+"""PPO over the environment: configuration, one iteration, checkpoints and logs."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.agents.ppo import ppo_clip_agent
+from tf_agents.drivers import dynamic_episode_driver
+from tf_agents.networks import (
+    actor_distribution_network,
+    normal_projection_network,
+    value_network,
+)
+from tf_agents.replay_buffers import tf_uniform_replay_buffer
+from tf_agents.trajectories import trajectory
+
+from keras_greedylr import observation
+from keras_greedylr.validation import check_float, check_int
+from keras_greedylr_agents.environment import ScheduleEnvironment
+from keras_greedylr_agents.problems.families import select
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a training of a policy depends on, and nothing else does.
+
+    Args:
+        problems: Training families, by sort (`nmf`, `networks`) or name, comma-separated.
+        seed: Of everything random.
+        runs: Inner training runs per iteration, over all families.
+        iterations: PPO iterations; the learner's schedules go by their number.
+        epochs: Passes of the learner over each iteration's transitions.
+        learning_rate: Of the learner's Adam at the start; it falls linearly to a tenth.
+        hidden: Width of the two hidden layers of actor and critic.
+        deviation: Standard deviation of the actions at the start; it is learned from there.
+        discount: Of later rewards.
+        trace: Lambda of the generalised advantage estimate.
+        clip: How far PPO lets a probability ratio move.
+        entropy: Weight of the entropy bonus.
+        training_share: Share of the reward that the training loss has; the rest is validation's.
+    """
+
+    problems: str = "nmf,networks"
+    seed: int = 0
+    runs: int = 256
+    iterations: int = 250
+    epochs: int = 12
+    learning_rate: float = 1e-3
+    hidden: int = 64
+    deviation: float = 0.3
+    discount: float = 0.99
+    trace: float = 0.95
+    clip: float = 0.2
+    entropy: float = 0.0
+    training_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        select(self.problems)
+        check_int("seed", self.seed, least=0)
+        for name in ("runs", "iterations", "epochs", "hidden"):
+            check_int(name, getattr(self, name), least=1)
+        for name in ("learning_rate", "deviation", "clip"):
+            check_float(name, getattr(self, name), above=0.0)
+        for name in ("discount", "trace", "training_share"):
+            check_float(name, getattr(self, name), least=0.0, below=1.0 + 1e-9)
+        check_float("entropy", self.entropy, least=0.0)
+
+
+class Trainer:
+    """A training on its way.
+
+    Args:
+        config: What to train.
+        folder: Where checkpoints and TensorBoard's logs are kept.
+        resume: Go on from the folder's last checkpoint. Without it the folder must hold none.
+
+    Raises:
+        ValueError: if the folder's checkpoint is of another configuration, or if there is one and
+            `resume` is false.
+    """
+
+    def __init__(self, config: Config, folder: Path, resume: bool = False) -> None:
+        self.config, self.folder = config, folder
+        self._claim(resume)
+        tf.keras.utils.set_random_seed(config.seed)
+        self.environment = ScheduleEnvironment(
+            select(config.problems), config.runs, config.seed, config.training_share
+        )
+        self.iteration = tf.Variable(0, dtype=tf.int64, trainable=False, name="iteration")
+        self.agent = make_agent(config, self.environment)
+        self._buffer = tf_uniform_replay_buffer.TFUniformReplayBuffer(
+            self.agent.collect_data_spec,
+            batch_size=self.environment.batch_size,
+            max_length=observation.DECISIONS,  # one frame more than there are actions: the boundary
+        )
+        self._driver = dynamic_episode_driver.DynamicEpisodeDriver(
+            self.environment,
+            self.agent.collect_policy,
+            observers=[self._buffer.add_batch],
+            num_episodes=self.environment.batch_size,
+        )
+        checkpoint = tf.train.Checkpoint(agent=self.agent, iteration=self.iteration)
+        self._manager = tf.train.CheckpointManager(
+            checkpoint, str(folder / "checkpoints"), max_to_keep=2
+        )
+        if self._manager.latest_checkpoint:
+            checkpoint.restore(self._manager.latest_checkpoint).expect_partial()
+        # the runs themselves are not saved: an iteration's follow from its number
+        self.environment.episode.assign(tf.cast(self.iteration, tf.int32))
+        self.environment.reset()
+        self._writer = tf.summary.create_file_writer(str(folder / "logs"))
+
+    def run(
+        self,
+        report: Callable[[int, Metrics], None] = lambda *_: None,
+        minutes: float | None = None,
+    ) -> None:
+        """Trains until the configured number of iterations, or until the minutes are over.
+
+        Args:
+            report: Called after each iteration with its number and metrics.
+            minutes: Time after which no further iteration is begun.
+        """
+        begin = time.monotonic()
+        while int(self.iteration) < self.config.iterations:
+            if minutes is not None and time.monotonic() - begin > 60 * minutes:
+                return
+            report(int(self.iteration) + 1, self.iterate())
+
+    def iterate(self) -> Metrics:
+        """Collects one episode of every run, learns from it, logs it and saves a checkpoint."""
+        begin = time.monotonic()
+        frames = self._collect()
+        returns = tf.reduce_sum(frames.reward[:, :-1], axis=1).numpy()  # waits for the device
+        collected = time.monotonic()
+        for _ in range(self.config.epochs):
+            loss = self._learn(frames)
+        self.iteration.assign_add(1)
+        families = self.environment.by_family(returns)
+        multiplier = frames.observation[:, :, observation.NAMES.index("multiplier")] * 7.0
+        metrics = {
+            "return": tf.reduce_mean(returns),
+            "worst_return": tf.reduce_min(returns),
+            "log2_multiplier/quarter": tf.reduce_mean(multiplier[:, observation.DECISIONS // 4]),
+            "log2_multiplier/half": tf.reduce_mean(multiplier[:, observation.DECISIONS // 2]),
+            "log2_multiplier/end": tf.reduce_mean(multiplier[:, -1]),
+            "action/mean": tf.reduce_mean(frames.action),
+            "action/deviation": tf.math.reduce_std(frames.action),
+            "policy_loss": loss.extra.policy_gradient_loss,
+            "value_loss": loss.extra.value_estimation_loss,
+            "entropy": self._entropy(),
+            **{f"return/{name}": tf.reduce_mean(part) for name, part in families.items()},
+        }
+        metrics = {name: float(value) for name, value in metrics.items()}
+        metrics["inner_steps_per_second"] = self.inner_steps / (collected - begin)
+        metrics["seconds"] = time.monotonic() - begin
+        with self._writer.as_default(step=int(self.iteration)):
+            for name, value in metrics.items():
+                tf.summary.scalar(name, value)
+        self._writer.flush()
+        self._manager.save()
+        return metrics
+
+    @property
+    def inner_steps(self) -> int:
+        """Inner training steps in an iteration."""
+        steps = sum(problem.steps for problem in self.environment.problems)
+        return steps * self.environment.each * observation.DECISIONS
+
+    def _entropy(self) -> tf.Tensor:
+        """Of the actions' distribution, whose deviation does not depend on the observation."""
+        step = self.environment.current_time_step()
+        return tf.reduce_mean(self.agent.collect_policy.distribution(step).action.entropy())
+
+    @tf.function(autograph=False)
+    def _collect(self) -> trajectory.Trajectory:
+        """Plays every run to its end, and begins the next iteration's runs."""
+        self._buffer.clear()
+        self._driver.run(self.environment.current_time_step())
+        return self._buffer.gather_all()
+
+    @tf.function(autograph=False)
+    def _learn(self, frames: trajectory.Trajectory) -> tf_agent.LossInfo:
+        """One epoch: epochs of the agent's own would be unrolled into the graph."""
+        return self.agent.train(frames)
+
+    def _claim(self, resume: bool) -> None:
+        """Makes the folder this configuration's, or says why it is not."""
+        path = self.folder / "config.json"
+        mine = json.loads(json.dumps(asdict(self.config)))
+        if path.exists():
+            theirs = json.loads(path.read_text(encoding="utf-8"))
+            if not resume:
+                raise ValueError(
+                    f"{self.folder} holds a training already. Pass --resume to go on with it, or "
+                    "choose another --out."
+                )
+            if theirs != mine:
+                names = [name for name in mine if mine[name] != theirs.get(name)]
+                raise ValueError(
+                    f"{self.folder} holds a training with other settings: "
+                    + ", ".join(f"{n}={theirs.get(n)!r}, not {mine[n]!r}" for n in names)
+                )
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(mine, indent=2) + "\n", encoding="utf-8")
+
+
+def make_agent(config: Config, environment: ScheduleEnvironment) -> ppo_clip_agent.PPOClipAgent:
+    """Returns the untrained agent: two tanh layers for the actor, two for the critic."""
+    layers = (config.hidden, config.hidden)
+    activation = tf.keras.activations.tanh
+
+    def projection(spec: tf.TypeSpec) -> normal_projection_network.NormalProjectionNetwork:
+        # a bounded mean through tanh, and one deviation for all observations
+        return normal_projection_network.NormalProjectionNetwork(
+            spec,
+            init_means_output_factor=0.01,
+            std_bias_initializer_value=math.log(math.expm1(config.deviation)),
+            std_transform=tf.nn.softplus,
+        )
+
+    actor = actor_distribution_network.ActorDistributionNetwork(
+        environment.observation_spec(),
+        environment.action_spec(),
+        fc_layer_params=layers,
+        activation_fn=activation,
+        continuous_projection_net=projection,
+    )
+    critic = value_network.ValueNetwork(
+        environment.observation_spec(), fc_layer_params=layers, activation_fn=activation
+    )
+
+    steps = config.iterations * config.epochs  # by number, so that a seed gives one policy
+    learning_rate = tf.keras.optimizers.schedules.PolynomialDecay(
+        config.learning_rate, steps, 0.1 * config.learning_rate
+    )
+    agent = ppo_clip_agent.PPOClipAgent(
+        environment.time_step_spec(),
+        environment.action_spec(),
+        optimizer=tf.keras.optimizers.Adam(learning_rate, epsilon=1e-5),
+        actor_net=actor,
+        value_net=critic,
+        importance_ratio_clipping=config.clip,
+        lambda_value=config.trace,
+        discount_factor=config.discount,
+        entropy_regularization=config.entropy,
+        num_epochs=1,
+        use_gae=True,
+        normalize_observations=False,  # they are of order one already, and export stays a plain net
+        gradient_clipping=0.5,
+    )
+    agent.initialize()
+    return agent

@@ -1,0 +1,87 @@
+"""Which GreedyLR parameters do best over the training families and all initial rates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_greedylr.validation import check_int
+from keras_greedylr_agents.evaluate import bounded, rollout
+from keras_greedylr_agents.greedy import GreedyParameters
+from keras_greedylr_agents.problems.base import Problem, start
+from keras_greedylr_agents.rivals import Greedy
+
+RATES = (0.01, 0.1, 1.0, 10.0, 100.0)  # multiples of the usual rate
+
+
+def candidates(count: int, seed: int) -> list[dict[str, Any]]:
+    """Returns settings of the rule: its defaults first, then random ones."""
+    rng = np.random.default_rng(seed)
+    defaults = GreedyParameters()
+    found = [defaults._asdict()]
+    while len(found) < count:
+        found.append(
+            GreedyParameters(
+                factor=round(float(rng.choice([0.3, 0.5, 0.65, 0.8, 0.9, 0.95])), 2),
+                patience=int(rng.choice([0, 1, 2, 3, 5])),
+                min_delta=float(rng.choice([1e-4, 1e-3, 1e-2])),
+                window=int(rng.choice([1, 2, 3, 5, 10])),
+                cooldown=int(rng.choice([0, 0, 1, 2])),
+                warmup=int(rng.choice([0, 0, 1, 2])),
+                carry_on=bool(rng.integers(2)),
+            )._asdict()
+        )
+    return [{k: v for k, v in c.items() if k not in ("min_lr", "max_lr")} for c in found]
+
+
+def tune_greedy(
+    problems: tuple[Problem, ...],
+    count: int = 48,
+    seeds: int = 2,
+    seed: int = 0,
+    report: Callable[[str], None] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """Returns the candidates with their scores, best first.
+
+    The score is the geometric mean of final validation losses over families, seeds and initial
+    rates, relative to that of the rule's defaults, which are the first candidate.
+
+    Args:
+        problems: The families.
+        count: Candidates, all of them run together.
+        seeds: Runs per family and initial rate.
+        seed: Of everything random.
+        report: Told what has been done.
+    """
+    check_int("count", count, least=1)
+    check_int("seeds", seeds, least=1)
+    tried = candidates(count, seed)
+    arrays = {name: np.array([c[name] for c in tried]) for name in tried[0]}
+    logs = []
+    for problem in problems:
+        runs = start(problem, tf.constant([seed, 2]), seeds)
+        cells = len(RATES) * count
+        runs = runs._replace(
+            state=tf.nest.map_structure(lambda x, n=cells: tf.repeat(x, n, axis=0), runs.state),
+            movement=tf.repeat(runs.movement, cells, axis=0),
+        )
+        usual = problem.usual_rate(runs.state).numpy()
+        rates = usual * np.tile(np.repeat(np.array(RATES, np.float32), count), seeds)
+        own = {k: np.tile(v, seeds * len(RATES)) for k, v in arrays.items()}
+        done, _ = rollout(problem, runs, rates, Greedy(GreedyParameters(**own)))
+        first = problem.validation_loss(runs.state).numpy()
+        last = bounded(problem.validation_loss(done.state).numpy(), first)
+        logs.append(np.log(last).reshape(-1, count).mean(axis=0))
+        report(problem.name)
+    score = np.exp(np.mean(logs, axis=0) - np.mean(logs, axis=0)[0])
+    order = np.argsort(score, kind="stable")
+    return [{**tried[i], "score": float(score[i])} for i in order]
+
+
+def to_json(result: list[dict[str, Any]]) -> str:
+    """Returns the candidates as strict JSON."""
+    return json.dumps({"rates": RATES, "candidates": result}, indent=2, allow_nan=False) + "\n"
