@@ -254,9 +254,10 @@ class LearnedLR(Schedule):
         self._decisions = max(self._decisions + 1, math.floor(self._done / self._interval))
         assert self._sample is not None  # made when the first epoch began
         weights = self._sample(self.model)
-        movement, alignment, norm, step = observation.weight_signals(
-            np, weights[None], self._weights[None], self._movement[None]
-        )
+        with np.errstate(all="ignore"):  # weights that blew up overflow
+            movement, alignment, norm, step = observation.weight_signals(
+                np, weights[None], self._weights[None], self._movement[None]
+            )
         self._weights, self._movement = weights, step[0]
         mean = self._sum / self._losses
         variance = self._sum_of_squares / self._losses - mean * mean
