@@ -23,7 +23,7 @@ $(oldest): pins := .ci/constraints/oldest.txt
 
 # What `make constraints` does not take the newest of.
 $(torch): chosen := torch==2.13.0
-$(oldest): chosen := keras==3.10.0 tensorflow==2.19.0 tensorboardX==2.6
+$(oldest): chosen := keras==3.11.0 tensorflow==2.19.0 tensorboardX==2.6
 
 ifneq ($(python),3.11)
 $(tensorflow): extras := tensorflow,test
