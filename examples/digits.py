@@ -238,7 +238,13 @@ def draw(runs: dict, path: Path) -> None:
     """Validation loss above, rate below; a column for each initial rate."""
     plt.rcParams.update({"font.size": 14, "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = plt.subplots(
-        2, len(RATES), figsize=(16, 9), sharex=True, sharey="row", layout="constrained"
+        2,
+        len(RATES),
+        figsize=(16, 9),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
     )
     for column, (name, rate) in enumerate(RATES.items()):
         above, below = axes[:, column]
