@@ -1,6 +1,6 @@
 """What GreedyLR costs a batch, against `fit` with no callback and with Keras' own.
 
-    python tests/benchmarks/callback_cost.py [--steps 400] [--rounds 20] [--json PATH]
+    python tests/benchmarks/callback_cost.py [--steps 401] [--rounds 20] [--json PATH]
 
 Each contestant trains a model of its own, compiled and warmed up before. A round
 runs one epoch of each in turn, beginning with another one each time, so that what
@@ -183,7 +183,7 @@ def machine():
 def main():
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=400, help="batches an epoch")
+    parser.add_argument("--steps", type=int, default=401, help="batches an epoch")
     parser.add_argument("--rounds", type=int, default=20, help="epochs of each contestant")
     parser.add_argument("--json", type=Path, help="where the figures are written, too")
     arguments = parser.parse_args()
