@@ -286,7 +286,7 @@ def test_mode_max():
     ],
 )
 def test_relative_thresholds(mode, best, value, improved):
-    rule = GreedyRule(min_delta=0.05, mode=mode)
+    rule = GreedyRule(patience=3, min_delta=0.05, mode=mode)
     after = run(rule, 0.01, [best, value])[-1]
     assert (after.good, after.bad) == ((2, 0) if improved else (0, 1))
     assert after.best == (value if improved else best)
@@ -294,7 +294,7 @@ def test_relative_thresholds(mode, best, value, improved):
 
 @pytest.mark.parametrize("value, improved", [(-100.04, False), (-100.06, True)])
 def test_absolute_thresholds(value, improved):
-    rule = GreedyRule(min_delta=0.05, min_delta_mode="abs")
+    rule = GreedyRule(patience=3, min_delta=0.05, min_delta_mode="abs")
     assert run(rule, 0.01, [-100.0, value])[-1].good == (2 if improved else 0)
 
 
