@@ -501,3 +501,18 @@ def test_a_metric_that_is_absent(monitor, update_every, names, hint, tmp_path):
             f"at. The metrics of this training are {names}."
             + (" No validation took place: pass `validation_data` to `fit`." if hint else "")
         )
+
+
+@pytest.mark.parametrize(("update_every", "horizon"), [("epoch", 5), (4, 63)])
+def test_horizon_of_the_fit(make_model, regression, update_every, horizon):
+    callback = GreedyLR(horizon="fit", update_every=update_every, min_lr=1e-4)
+    make_model().fit(*regression, batch_size=4, epochs=5, verbose=0, callbacks=[callback])
+    assert callback.rule.horizon == callback.state.seen == horizon
+    assert callback.learning_rate < 3e-4
+
+
+def test_horizon_of_a_fit_of_unknown_length():
+    callback = GreedyLR(horizon="fit", update_every=4)
+    callback.set_params({"epochs": 5, "steps": None})
+    with pytest.raises(ValueError, match="must know the number of batches.*Pass the number of"):
+        callback._start(0.01)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import strategies as st
 
 from keras_greedylr import GreedyRule, GreedyState
+from keras_greedylr.rule import ANNEAL
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "greedy_traces.json").read_text())
 
@@ -487,3 +488,33 @@ def test_broken_states_are_refused(text, message):
     with pytest.raises(ValueError) as error:
         GreedyState.from_json(text)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("horizon", [1, 7, 20, 100])
+def test_the_horizon_brings_the_rate_down_over_its_last_part(horizon):
+    rule = GreedyRule(factor=0.5, patience=0, min_lr=1e-3, max_lr=1.0, horizon=horizon)
+    plain = GreedyRule(factor=0.5, patience=0, min_lr=1e-3, max_lr=1.0)
+    state, without, rates = rule.init(0.01), plain.init(0.01), []
+    for value in range(horizon):
+        state, without = rule.update(state, -value), plain.update(without, -value)
+        if value + 1 <= (1 - ANNEAL) * horizon:  # as if there were none
+            assert state.learning_rate == without.learning_rate
+            continue
+        left = (horizon - value - 1) / (ANNEAL * horizon)
+        bound = state.ceiling * 0.5 * (1 - math.cos(math.pi * left))
+        assert state.learning_rate <= max(bound, rule.min_lr) * (1 + 1e-12)
+        rates.append(state.learning_rate)
+        assert GreedyState.from_json(state.to_json()) == state
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == rule.min_lr
+    assert rule.update(state, -horizon).learning_rate == rule.min_lr  # beyond it as well
+
+
+def test_the_horizon_leaves_room_below_its_bound():
+    rule = GreedyRule(factor=0.1, patience=0, min_lr=1e-6, max_lr=1.0, horizon=100)
+    state = rule.init(1.0)
+    for value in range(72):
+        state = rule.update(state, -value)
+    for value in range(3):  # what gets worse is cut further than the bound falls
+        state = rule.update(state, value)
+    assert state.learning_rate < 0.01 * state.ceiling

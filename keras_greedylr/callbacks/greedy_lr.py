@@ -25,11 +25,12 @@ class GreedyLR(Schedule):
     The arguments of the rule are those of `keras_greedylr.GreedyRule`, which
     says what each does to the rate.
 
-    The defaults had the lowest final validation loss over initial rates from 0.01
-    to 100 times the usual one on eight synthetic problems; on eight others it is
-    0.71 [0.55, 0.88] times the constant rate's, but 1.15 times from the usual rate
-    itself (`python tests/benchmarks/greedy_defaults.py`). `factor=0.9, patience=3`,
-    slower both ways, has 0.86 and 1.01: take it when the rate is about right.
+    The defaults of `factor` and `patience` (0.9 and 3 in `GreedyRule`) had the
+    lowest final validation loss over initial rates from 0.01 to 100 times the usual
+    one on eight synthetic problems; on eight others it is 0.71 [0.55, 0.88] times
+    the constant rate's, but 1.15 times from the usual rate itself
+    (`python tests/benchmarks/greedy_defaults.py`). 0.9 and 3, slower both ways, have
+    0.86 and 1.01: take them when the rate is about right.
 
     Example:
 
@@ -57,6 +58,9 @@ class GreedyLR(Schedule):
             epochs, validations, or groups of `update_every` batches.
         min_lr: Float or None. None: 0.01 times the initial rate.
         max_lr: Float or None. None: 100 times the initial rate.
+        horizon: Integer, None, or `"fit"`: the evaluations this `fit` will make. Over the
+            last 30 % of them the upper bound falls to `min_lr`. A validation is
+            reckoned at each epoch.
         update_every: When the rule looks: `"epoch"`, `"validation"` (epochs that
             end with one), or an integer, every so many batches. With several
             steps per execution, at the first report that completes them.
@@ -90,6 +94,7 @@ class GreedyLR(Schedule):
         min_lr: float | None = None,
         max_lr: float | None = None,
         reset_after: int | None = None,
+        horizon: Literal["fit"] | int | None = None,
         update_every: Literal["epoch", "validation"] | int = "epoch",
         state_path: str | os.PathLike | None = None,
         verbose: int = 0,
@@ -125,6 +130,7 @@ class GreedyLR(Schedule):
             "min_lr": min_lr,
             "max_lr": max_lr,
             "reset_after": reset_after,
+            "horizon": horizon,
         }
         # NumPy's numbers are welcome, but the state on disk is JSON.
         self._rule_arguments = {
@@ -160,12 +166,28 @@ class GreedyLR(Schedule):
 
     def _make_rule(self, initial: float, mode: Literal["min", "max"]) -> GreedyRule:
         arguments: dict[str, Any] = dict(self._rule_arguments)
+        if arguments["horizon"] == "fit":
+            arguments["horizon"] = self._evaluations()
         low, high = arguments["min_lr"], arguments["max_lr"]
         if low is None:
             low = MIN_LR_RATIO * (initial if high is None else min(initial, high))
         if high is None:
             high = MAX_LR_RATIO * max(initial, low)
         return GreedyRule(**{**arguments, "min_lr": low, "max_lr": high}, mode=mode)
+
+    def _evaluations(self) -> int:
+        """How many values the rule will see in this `fit`."""
+        if self.params is None:  # not in a `fit` yet
+            return 1
+        epochs, steps = self.params.get("epochs"), self.params.get("steps")
+        if isinstance(self.update_every, str):
+            return epochs
+        if steps is None:
+            raise ValueError(
+                "GreedyLR(horizon='fit') must know the number of batches in an epoch, and it is "
+                "unknown here. Pass the number of evaluations there will be as `horizon`."
+            )
+        return max(epochs * steps // self.update_every, 1)
 
     # State of one `fit`.
 
