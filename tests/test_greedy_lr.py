@@ -514,5 +514,5 @@ def test_horizon_of_the_fit(make_model, regression, update_every, horizon):
 def test_horizon_of_a_fit_of_unknown_length():
     callback = GreedyLR(horizon="fit", update_every=4)
     callback.set_params({"epochs": 5, "steps": None})
-    with pytest.raises(ValueError, match="must know the number of batches.*Pass the number of"):
+    with pytest.raises(ValueError, match=r"must know the number of batches.*Pass the number of"):
         callback._start(0.01)
