@@ -70,6 +70,10 @@ def main() -> None:
     """Trains under each schedule from each rate; prints a table, saves a picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=20, help="of each training")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[0.01, 0.1, 1.0, 10.0, 100.0],
+        help=f"initial rates, as multiples of the usual one, {USUAL_RATE:g}",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("out/learned_digits.png"), help="picture")
     options = parser.parse_args()
 
@@ -77,7 +81,7 @@ def main() -> None:
     data = train_test_split(
         (images / 16.0).astype(np.float32), labels, test_size=0.25, random_state=0
     )
-    rates = [USUAL_RATE * factor for factor in (0.01, 0.1, 1.0, 10.0, 100.0)]
+    rates = [USUAL_RATE * factor for factor in options.rates]
     table = Table("schedule", *(f"from {rate:g}" for rate in rates), title="last validation loss")
     figure, axes = plt.subplots(1, len(SCHEDULES), figsize=(14, 3.6), sharey=True)
     with Progress() as progress:

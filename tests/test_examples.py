@@ -13,7 +13,10 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = {  # options, and the files that they leave
     "char_model.py": (["--epochs", "1", "--characters", "3000"], []),
-    "learned_digits.py": (["--epochs", "1", "--out", "picture.png"], ["picture.png"]),
+    "learned_digits.py": (
+        ["--epochs", "1", "--rates", "1", "--out", "picture.png"],
+        ["picture.png"],
+    ),
 }
 if importlib.util.find_spec("tf_agents"):  # the other environments have no inner problems
     TINY["nmf_faces_or_digits.py"] = (["--steps", "1", "--out", "parts.png"], ["parts.png"])
