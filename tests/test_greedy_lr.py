@@ -10,7 +10,7 @@ from helpers import NEVER, Probe, Spy, data, fit, linear, rate_of
 
 from keras_greedylr import GreedyLR, GreedyRule
 
-EAGER = {"factor": 0.5, "patience": 0}  # moves at every value
+EAGER = {"factor": 0.5, "patience": 0, "window": 1}  # moves at every value
 
 
 def rates_of_rule(rule, rate, values):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import signal
 import subprocess
@@ -10,39 +11,38 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the worker forks")
+
 MODES = ("epoch", "val_loss", "loss at validation", "three batches")
 ORDERS = ("greedy first", "backup first")
 EPOCHS = 9
 
 
+# Validations end the epochs 1, 3, 5 and 7, counted from 0.
+VALIDATED, NOT_VALIDATED = (3, 5, 7), (2, 4, 6)
+
+
 def draw_tries():
-    """Twenty tries: each mode and order between the two writes, and a seeded rest."""
+    """Twenty tries: each mode and order between the two writes, and others, at a seeded epoch."""
     rng = random.Random(0)
-    between = {"hook": "epoch_end", "place": 1}
-    tries = [(mode, order, between) for mode in MODES for order in ORDERS]
-    others = [
-        {"hook": "epoch_end", "place": 0},
-        {"hook": "epoch_end", "place": 2},
-        {"hook": "validation", "place": 1},
-        {"hook": "batch", "place": 1},
-    ]
+    tries = []
+    for mode in MODES:
+        for order in ORDERS:
+            epochs = NOT_VALIDATED if mode == "val_loss" else VALIDATED
+            if mode in ("epoch", "three batches"):
+                epochs = range(2, 8)
+            kill = {"hook": "epoch_end", "place": 1, "epoch": rng.choice(epochs)}
+            tries.append({"mode": mode, "order": order, "kill": kill})
     for number in range(12):
-        kill = dict(others[number % 4])
-        if kill["hook"] == "batch":
-            kill["batch"] = rng.randrange(5)
-        tries.append((MODES[number // 4 + number % 2], rng.choice(ORDERS), kill))
-    # Validations end every second epoch, here as people count them.
-    return [
-        {
-            "mode": mode,
-            "order": order,
-            "kill": {
-                **kill,
-                "epoch": rng.choice((3, 5, 7) if kill["hook"] == "validation" else range(2, 8)),
-            },
-        }
-        for mode, order, kill in tries
-    ]
+        kill = [
+            {"hook": "epoch_end", "place": 0, "epoch": rng.randrange(2, 8)},
+            {"hook": "epoch_end", "place": 2, "epoch": rng.randrange(2, 8)},
+            {"hook": "validation", "place": 1, "epoch": rng.choice(VALIDATED)},
+            {"hook": "batch", "place": 1, "epoch": rng.randrange(2, 8), "batch": rng.randrange(5)},
+        ][number % 4]
+        mode = MODES[(number + number // 4) % 4]
+        tries.append({"mode": mode, "order": rng.choice(ORDERS), "kill": kill})
+    return tries
 
 
 TRIES = draw_tries()
@@ -65,7 +65,15 @@ def outcomes(tmp_path_factory):
 
 def test_there_are_twenty_tries():
     assert len(TRIES) == 20
-    assert {one["kill"]["epoch"] for one in TRIES} >= {2, 7}
+    kills = [one["kill"] for one in TRIES]
+    assert {(kill["hook"], kill["place"]) for kill in kills} == {
+        ("epoch_end", 0),
+        ("epoch_end", 1),
+        ("epoch_end", 2),
+        ("validation", 1),
+        ("batch", 1),
+    }
+    assert {kill["epoch"] for kill in kills} == {2, 3, 4, 5, 6, 7}
 
 
 @pytest.mark.parametrize("mode", MODES)

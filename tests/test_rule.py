@@ -26,7 +26,14 @@ def run(rule, learning_rate, metrics):
 
 def follow(table, learning_rate=1.0, **config):
     """Holds a table of (value, rate after it, event) against the rule."""
-    config = {"factor": 0.5, "min_delta": 0.0, "min_lr": 2**-20, "max_lr": 2.0**20, **config}
+    config = {
+        "factor": 0.5,
+        "min_delta": 0.0,
+        "window": 1,
+        "min_lr": 2**-20,
+        "max_lr": 2.0**20,
+        **config,
+    }
     states = run(GreedyRule(**config), learning_rate, [row[0] for row in table])
     assert [(s.learning_rate, s.event) for s in states] == [row[1:] for row in table]
     return states
@@ -300,7 +307,7 @@ def test_absolute_thresholds(value, improved):
 
 
 def test_window_compares_means_of_what_there_is():
-    states = run(GreedyRule(window=3), 0.01, [3.0, 6.0, math.nan, 3.0, 0.0])
+    states = run(GreedyRule(window=3, patience=9), 0.01, [3.0, 6.0, math.nan, 3.0, 0.0])
     assert [s.metric for s in states] == [3.0, 4.5, 4.5, 4.0, 3.0]
     assert [s.best for s in states] == [3.0, 3.0, 3.0, 3.0, 3.0]
     assert states[-1].window == (6.0, 3.0, 0.0)
