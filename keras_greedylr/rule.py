@@ -255,6 +255,15 @@ class GreedyRule:
             floor_cuts, seen, ceiling, event,
         )  # fmt: skip
 
+    def idle(self, state: GreedyState) -> int:
+        """Returns how many values more, whatever they are, cannot move the rate."""
+        if state.cooldown_left or state.warmup_left:
+            return 0
+        quiet = self.patience - max(state.good, state.bad)
+        if self.horizon is not None:
+            quiet = min(quiet, math.floor((1.0 - ANNEAL) * self.horizon) - state.seen)
+        return max(quiet, 0)
+
     @property
     def _floor(self) -> float:
         # Zero would be for ever: no division brings the rate back from it.

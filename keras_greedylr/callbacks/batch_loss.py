@@ -44,10 +44,28 @@ class BatchLoss:
         self._batches = 0
         self._count = 0.0
         self._mean = 0.0
+        self._held: float | None = None
+
+    def hold_count(self) -> None:
+        """Keeps the epoch's count of samples, for reports that come after validation reset it."""
+        if self._first:
+            self._tracker = self._find_tracker()
+        if self._tracker is not None:
+            self._held = peek(self._model, self._tracker.count)
 
     def is_last(self) -> bool:
         """Whether the last report was that of the epoch's end; false where nobody can know."""
         return self._steps is not None and self._batches >= self._steps
+
+    @property
+    def batches(self) -> int:
+        """Batches of this epoch that were reported."""
+        return self._batches
+
+    @property
+    def reads_count(self) -> bool:
+        """Whether the next report has to come before the next batch: its samples are counted."""
+        return self._first or (self._tracker is not None and not (self._equal and self._steps))
 
     def advance(self, batch: int) -> int:
         """Returns how many batches are new in the report with index `batch`."""
@@ -69,15 +87,15 @@ class BatchLoss:
         """
         new = self.advance(batch)
         mean = float(logs["loss"])
-        if self._first:
+        if self._first and self._tracker is None:
             self._tracker = self._find_tracker()
         if self._tracker is None:  # a train_step of the user's reports what it likes
             self._first = False
             return mean, new
         expected = self._count + new * self._unit
         count = expected
-        if self._first or not self._equal or self._batches == self._steps or not self._steps:
-            count = peek(self._model, self._tracker.count)
+        if self.reads_count or self._batches == self._steps:
+            count = self._held or peek(self._model, self._tracker.count)
             if self._first:
                 self._unit = count / new
             elif not expected - self._unit < count <= expected:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_greedylr.callbacks.batch_loss import BatchLoss
+from keras_greedylr.callbacks.late_logs import MOST, LateLogs
 from keras_greedylr.callbacks.schedule import Schedule
 from keras_greedylr.rule import GreedyRule, GreedyState
 from keras_greedylr.validation import check_choice, check_float, check_int
@@ -115,6 +116,10 @@ class GreedyLR(Schedule):
                 )
             # Only now: on JAX and PyTorch this hook makes each batch wait for its logs.
             self.on_train_batch_end = self._on_batch_of_group
+            if state_path is None and keras.backend.backend() == "jax":
+                # And not even then where the rate cannot move yet.
+                self.on_train_batch_begin = self._before_batch_of_group
+                self.async_safe = True
         self.monitor = monitor
         self.mode = mode
         self.update_every: Any = update_every
@@ -203,6 +208,7 @@ class GreedyLR(Schedule):
         self._group_sum, self._group_batches = 0.0, 0
         self._steps = (self.params or {}).get("steps")
         self._batch_loss = BatchLoss(self._model, self._steps)
+        self._late = LateLogs()
 
     def _snapshot(self) -> Any:
         return {
@@ -233,11 +239,27 @@ class GreedyLR(Schedule):
         super().on_epoch_begin(epoch, logs)
         self._settled = False
         self._batch_loss.begin_epoch()
+        self._late.begin_epoch()
         if self._validated:
             self._save(epoch + 1)  # holds if the epoch ends without a validation
 
+    def _before_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        new = self._group_batches + batch - self._batch_loss.batches
+        if (
+            self._batch_loss.reads_count
+            or self._late.outstanding >= MOST
+            or new // self.update_every > self.rule.idle(self.state)
+        ):
+            for earlier, their_logs in self._late.take():
+                self._take(earlier, their_logs)
+        self._late.begin_batch()
+
     def _on_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        logs = logs or {}
+        if self._late.arrive(batch, logs or {}):
+            self._take(batch, logs or {})
+
+    def _take(self, batch: int, logs: dict[str, Any]) -> None:
+        """One report of batches."""
         if self.monitor not in logs:
             raise self._absent(logs)
         if self.monitor == "loss":
@@ -262,6 +284,11 @@ class GreedyLR(Schedule):
     def _on_batch_before_validation(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._training_logs = logs or {}
 
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Keeps what batches reported late are to be reckoned with."""
+        if self._epoch is not None and self._late.outstanding:
+            self._batch_loss.hold_count()
+
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Looks at a validation of this `fit` as soon as its result is there."""
         if self._epoch is not None and self.state_path is not None:
@@ -271,6 +298,8 @@ class GreedyLR(Schedule):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the epoch's metric and moves the rate."""
         logs = {} if logs is None else logs
+        for batch, late in self._late.take_arrived():
+            self._take(batch, late)
         self._log_rate(logs)
         if isinstance(self.update_every, str):
             self._settle(logs)
