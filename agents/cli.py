@@ -122,11 +122,13 @@ def _train(options: argparse.Namespace, console: Console) -> None:
 
 
 def _given(options: argparse.Namespace) -> list[str]:
-    """The options that differ from their defaults."""
+    """The options that made the policy, where they differ from their defaults."""
     parser = _train_parser()
     given = []
     for name, value in vars(options).items():
-        if value != parser.get_default(name) and name != "resume":
+        if value != parser.get_default(name) and name not in ("resume", "evaluate"):
+            # of a path only its name: a card goes to other machines
+            value = value.name if isinstance(value, Path) else value
             given += [f"--{name.replace('_', '-')}", str(value)]
     return given
 
