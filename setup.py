@@ -1,5 +1,7 @@
 """Packaging of keras-greedylr; tool settings are in pyproject.toml."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 # The folder agents/ is installed under a name of its own: the PyPI package
@@ -15,16 +17,17 @@ BACKENDS = {
 }
 
 # Training a policy needs TF-Agents, whose own pins stop at Python 3.11; using one does not.
+ON_311 = "; python_version < '3.12'"
 AGENTS_EXTRA = [
-    "tf-agents==0.19.0; python_version < '3.12'",  # the last release; pins pygame, typing-extensions
-    "tensorflow==2.21.0; python_version < '3.12'",  # what the agents were tested with
-    "tf-keras~=2.21.0; python_version < '3.12'",  # TF-Agents runs on legacy Keras, of TensorFlow's version
-    "numpy<2.4; python_version < '3.12'",  # TF-Agents 0.19 breaks on 2.4 (fixed after 0.19.0)
-    "tensorboard; python_version < '3.12'",  # `agent.train` fails without it; TensorFlow no longer brings it
-    "scikit-learn; python_version < '3.12'",  # real data for the inner problems
-    "pillow; python_version < '3.12'",  # reads scikit-learn's photographs
-    "scipy; python_version < '3.12'",  # statistics of the evaluation
-    "rich; python_version < '3.12'",  # progress of train-agent
+    "tf-agents==0.19.0" + ON_311,  # the last release
+    "tensorflow==2.21.0" + ON_311,  # what the agents were tested with
+    "tf-keras~=2.21.0" + ON_311,  # TF-Agents runs on legacy Keras, of TensorFlow's version
+    "numpy<2.4" + ON_311,  # TF-Agents 0.19 breaks on 2.4
+    "tensorboard" + ON_311,  # `agent.train` fails without it; TensorFlow no longer brings it
+    "scikit-learn" + ON_311,  # real data for the inner problems
+    "pillow" + ON_311,  # reads scikit-learn's photographs
+    "scipy" + ON_311,  # statistics of the evaluation
+    "rich" + ON_311,  # progress of train-agent
 ]
 
 COMPARE = [
@@ -39,7 +42,7 @@ setup(
     name="keras-greedylr",
     version="0.1.0",
     description="Learning-rate schedules for Keras that watch the training run",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
@@ -50,7 +53,7 @@ setup(
         "keras_greedylr_agents": ["py.typed"],
     },
     install_requires=[
-        "keras>=3.10",  # the oldest version CI runs
+        "keras>=3.11",  # the oldest CI runs; 3.10 counts batches otherwise with steps_per_execution
         "numpy",
         "tensorboardX>=2.6",  # writes TensorBoard's events, text and HParams without TensorFlow
     ],

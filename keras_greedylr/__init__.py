@@ -1,7 +1,8 @@
 """Learning-rate schedules for Keras that watch the training run."""
 
+from keras_greedylr.callbacks import GreedyLR, LearnedLR, ScheduleLogger
 from keras_greedylr.rule import GreedyRule, GreedyState
 
 __version__ = "0.1.0"
 
-__all__ = ["GreedyRule", "GreedyState"]
+__all__ = ["GreedyLR", "GreedyRule", "GreedyState", "LearnedLR", "ScheduleLogger"]

@@ -229,6 +229,11 @@ def apply_action(
     return history, rate(xp, history, bound)
 
 
+def lower(xp: Any, history: History, steps: float) -> History:
+    """Returns the history with the multiplier taken back by so many powers of two."""
+    return history._replace(multiplier=_bounded(xp, history, history.multiplier - steps))
+
+
 def rate(xp: Any, history: History, bound: Array | None = None) -> Array:
     """Returns the rate in force: before the first interval, this is where training starts."""
     value = history.initial_rate * xp.exp(math.log(2.0) * history.multiplier)

@@ -6,7 +6,9 @@ rate, a run of more than `patience` values without improvement cuts it:
     raise:  lr <- min(lr / F, max_lr)
     cut:    lr <- max(lr * F, min_lr)
 
-The rule is that of "Zeroth order GreedyLR" (PRML 2023) and arXiv 2512.14527.
+The rule is that of "Zeroth order GreedyLR" (PRML 2023) and arXiv 2512.14527. It
+never brings the rate down for the end of training alone; with a `horizon`, which
+is ours, the upper bound falls to `min_lr` over the last `ANNEAL` of it.
 Nothing here knows Keras: the rule is frozen, its state is a value that goes in
 and comes out, and a value never depends on anything but the values before it.
 """
@@ -25,6 +27,8 @@ from keras_greedylr.validation import check_choice, check_float, check_int
 Event = Literal["none", "raised", "cut", "reset", "skipped"]
 
 EVENTS = ("none", "raised", "cut", "reset", "skipped")
+
+ANNEAL = 0.3  # part of a horizon over which the upper bound falls
 
 
 class GreedyState(NamedTuple):
@@ -48,6 +52,8 @@ class GreedyState(NamedTuple):
     cooldown_left: int  # values the stage after a cut still lasts
     warmup_left: int  # values the stage after a rise still lasts
     floor_cuts: int  # cuts that met `min_lr` since the last rise
+    seen: int  # finite values so far, counted where there is a horizon
+    ceiling: float | None  # the rate when the end of the horizon came near
     event: Event  # what the last value did to the rate
 
     def to_json(self) -> str:
@@ -72,19 +78,18 @@ class GreedyState(NamedTuple):
         """
         if not isinstance(fields, dict) or set(fields) != set(cls._fields):
             raise ValueError(
-                f"A GreedyState has exactly the fields {list(cls._fields)}. "
-                f"Received: {fields!r}"
+                f"A GreedyState has exactly the fields {list(cls._fields)}. Received: {fields!r}"
             )
         for name in ("learning_rate", "initial_learning_rate"):
             check_float(name, fields[name], above=0.0)
-        for name in ("metric", "best"):
+        for name in ("metric", "best", "ceiling"):
             if fields[name] is not None:
                 check_float(name, fields[name])
         if not isinstance(fields["window"], list | tuple):
             raise ValueError(f"`window` must be a list. Received: window={fields['window']!r}")
         for value in fields["window"]:
             check_float("window", value)
-        for name in ("good", "bad", "cooldown_left", "warmup_left", "floor_cuts"):
+        for name in ("good", "bad", "cooldown_left", "warmup_left", "floor_cuts", "seen"):
             check_int(name, fields[name], least=0)
         check_choice("event", fields["event"], EVENTS)
         return cls(**{**fields, "window": tuple(fields["window"])})
@@ -127,6 +132,9 @@ class GreedyRule:
             the bounds is never moved away from them, nor pulled to them.
         reset_after: `None`, or after so many cuts that met `min_lr` with no
             rise between them the rule starts afresh at the initial rate.
+        horizon: `None`, or the number of values there will be. Over the last 30 %
+            of them the upper bound falls, as half a cosine, from the rate in force
+            then to `min_lr`.
         mode: `"min"` if smaller values are better, `"max"` if larger.
 
     Raises:
@@ -147,6 +155,7 @@ class GreedyRule:
     min_lr: float = 1e-5
     max_lr: float = 1.0
     reset_after: int | None = None
+    horizon: int | None = None
     mode: Literal["min", "max"] = "min"
 
     def __post_init__(self) -> None:
@@ -167,6 +176,8 @@ class GreedyRule:
             )
         if self.reset_after is not None:
             check_int("reset_after", self.reset_after, least=1)
+        if self.horizon is not None:
+            check_int("horizon", self.horizon, least=1)
         check_choice("mode", self.mode, ("min", "max"))
 
     def init(self, learning_rate: float) -> GreedyState:
@@ -180,7 +191,7 @@ class GreedyRule:
         """
         check_float("learning_rate", learning_rate, above=0.0)
         rate = float(learning_rate)
-        return GreedyState(rate, rate, None, None, (), 0, 0, 0, 0, 0, "none")
+        return GreedyState(rate, rate, None, None, (), 0, 0, 0, 0, 0, 0, None, "none")
 
     def update(self, state: GreedyState, metric: float) -> GreedyState:
         """Returns the state after one more value of the metric.
@@ -193,7 +204,9 @@ class GreedyRule:
         metric = float(metric)
         if not math.isfinite(metric):
             return state._replace(event="skipped")
-        rate, initial, _, best, window, good, bad, cooling, warming, floor_cuts, _ = state
+        rate, initial, _, best, window, good, bad, cooling, warming = state[:9]
+        floor_cuts, seen, ceiling, _ = state[9:]
+        seen += self.horizon is not None
         window = (*window, metric)[-self.window :]
         smooth = _mean(window)
         improved = self._improves(smooth, best)
@@ -223,19 +236,38 @@ class GreedyRule:
             if raised > rate:
                 rate, event = raised, "raised"
         elif move < 0:
-            # Zero would be for ever: no division brings the rate back from it.
-            floor = self.min_lr or sys.float_info.min
-            cut = min(rate, max(rate * self.factor, floor))
-            floor_cuts += cut <= floor
+            cut = min(rate, max(rate * self.factor, self._floor))
+            floor_cuts += cut <= self._floor
             if self.reset_after is not None and floor_cuts >= self.reset_after:
                 # Waiting after the cut still holds; cutting on would undo the reset.
                 left = cooling if self.phases == "hold" else 0
-                return self.init(initial)._replace(cooldown_left=left, event="reset")
+                state = self.init(initial)._replace(cooldown_left=left, event="reset")
+                rate, ceiling = self._anneal(initial, seen, ceiling)
+                return state._replace(learning_rate=rate, seen=seen, ceiling=ceiling)
             if cut < rate:
                 rate, event = cut, "cut"
+        if self.horizon is not None:
+            bound, ceiling = self._anneal(rate, seen, ceiling)
+            if bound < rate:
+                rate, event = bound, "cut"
         return GreedyState(
-            rate, initial, smooth, best, window, good, bad, cooling, warming, floor_cuts, event
-        )
+            rate, initial, smooth, best, window, good, bad, cooling, warming,
+            floor_cuts, seen, ceiling, event,
+        )  # fmt: skip
+
+    @property
+    def _floor(self) -> float:
+        # Zero would be for ever: no division brings the rate back from it.
+        return self.min_lr or sys.float_info.min
+
+    def _anneal(self, rate: float, seen: int, ceiling: float | None) -> tuple[float, float | None]:
+        """The rate under the bound that falls as the horizon's end comes near."""
+        left = 1.0 if self.horizon is None else max(1.0 - seen / self.horizon, 0.0) / ANNEAL
+        if left >= 1.0:
+            return rate, None
+        ceiling = rate if ceiling is None else ceiling
+        bound = ceiling * 0.5 * (1.0 - math.cos(math.pi * left))
+        return min(rate, max(bound, self._floor)), ceiling
 
     def _improves(self, value: float, best: float | None) -> bool:
         if best is None:

@@ -7,6 +7,8 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 
 def check_int(name: str, value: Any, *, least: int) -> None:
     """Raises ValueError unless `value` is an integer of at least `least`."""
@@ -24,9 +26,9 @@ def check_float(
 ) -> None:
     """Raises ValueError unless `value` is a finite real number within the limits."""
     if (
-        isinstance(value, numbers.Real)
+        isinstance(value, float | int | np.floating | np.integer)
         and not isinstance(value, bool)
-        and math.isfinite(value)
+        and _is_finite(value)
         and (least is None or value >= least)
         and (above is None or value > above)
         and (below is None or value < below)
@@ -39,6 +41,13 @@ def check_float(
     ]
     expected = " ".join(["a finite number", " and ".join(limits)]).rstrip()
     raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer too large for a float
+        return False
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

@@ -1,5 +1,35 @@
-"""TF-Agents needs legacy Keras, chosen before the first test imports TensorFlow."""
-
+import importlib.util
 import os
 
-os.environ["TF_USE_LEGACY_KERAS"] = "1"  # `import keras` is Keras 3 all the same
+if importlib.util.find_spec("tf_keras"):
+    # TF-Agents needs legacy Keras, chosen before the first test imports TensorFlow;
+    # `import keras` is Keras 3 all the same.
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def regression():
+    """203 samples: the last batch is never full."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(203, 4)).astype("float32")
+    y = x.sum(1, keepdims=True) + 0.5 * rng.normal(size=(203, 1)).astype("float32")
+    return x, y
+
+
+@pytest.fixture
+def make_model():
+    """Makes equal small compiled models."""
+
+    def make(learning_rate=0.01, **compile_arguments):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [keras.Input((4,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)]
+        )
+        model.compile(keras.optimizers.SGD(learning_rate), loss="mse", **compile_arguments)
+        return model
+
+    return make

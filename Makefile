@@ -1,0 +1,109 @@
+# Each command builds the environment it needs: a Python with venv and pip is all there has to be.
+
+PYTHON ?= python3
+python := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+# An environment is a folder. Its stamp is written last, so one that is half built, or built by
+# another Python, is built anew.
+tensorflow := .venv/python-$(python)
+jax := .venv-jax/python-$(python)
+torch := .venv-torch/python-$(python)
+oldest := .venv-oldest/python-$(python)
+environments := $(tensorflow) $(jax) $(torch) $(oldest)
+
+# What is in it: extras of setup.py, at the versions of a file of pins.
+$(tensorflow): extras := tensorflow,agents,test
+$(tensorflow): pins := .ci/constraints/tensorflow-py$(subst .,,$(python)).txt
+$(jax): extras := jax,test,dev
+$(jax): pins := .ci/constraints/jax.txt
+$(torch): extras := torch,test
+$(torch): pins := .ci/constraints/torch.txt
+$(oldest): extras := tensorflow,test
+$(oldest): pins := .ci/constraints/oldest.txt
+
+# What `make constraints` does not take the newest of.
+$(torch): chosen := torch==2.13.0
+$(oldest): chosen := keras==3.11.0 tensorflow==2.19.0 tensorboardX==2.6
+
+ifneq ($(python),3.11)
+$(tensorflow): extras := tensorflow,test
+without_agents := @echo "Python $(python): left out is what needs TF-Agents, which stops at Python 3.11."
+endif
+
+.PHONY: help demo test test-jax test-torch test-oldest test-gpu lint docs-test wheel-test \
+	constraints clean
+
+help:  ## say what there is
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)/make \1\t\2/p' Makefile | expand -t 20
+
+demo: $(tensorflow)  ## train on handwritten digits under four schedules
+	$(without_agents)
+	KERAS_BACKEND=tensorflow .venv/bin/python examples/digits.py
+
+test: $(tensorflow)  ## run the tests on TensorFlow
+	$(without_agents)
+	KERAS_BACKEND=tensorflow .venv/bin/pytest
+
+test-jax: $(jax)  ## run the tests on JAX, where there is no TensorFlow
+	KERAS_BACKEND=jax .venv-jax/bin/pytest
+
+test-torch: $(torch)  ## run the tests on PyTorch, where there is no TensorFlow
+	KERAS_BACKEND=torch .venv-torch/bin/pytest
+
+test-oldest: $(oldest)  ## run the tests on the oldest Keras
+	KERAS_BACKEND=tensorflow .venv-oldest/bin/pytest
+
+# The pinned environments are for machines without a GPU, so this one is the caller's.
+test-gpu:  ## run the tests that need a GPU, with the packages that PYTHON has
+	$(PYTHON) -m pytest -m gpu
+
+lint: $(jax)  ## check style and types
+	.venv-jax/bin/ruff check .
+	.venv-jax/bin/ruff format --check .
+	.venv-jax/bin/mypy
+
+docs-test: $(jax)  ## run the examples in the docstrings
+	KERAS_BACKEND=jax .venv-jax/bin/pytest --doctest-modules keras_greedylr
+
+wheel-test: $(tensorflow)  ## build the wheel and check what is in it
+	.venv/bin/python .ci/check_wheel.py
+
+constraints:  ## pin the newest versions that go together, for this Python
+	$(MAKE) --always-make resolve=yes $(if $(filter 3.11,$(python)),$(environments),$(tensorflow))
+
+clean:  ## remove environments, caches and outputs
+	rm -rf .venv .venv-* build dist out logs *.egg-info
+	rm -rf .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+ifeq ($(filter $(python),3.11 3.12 3.13),)
+
+$(environments):
+	@echo "keras-greedylr needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is" \
+		"$$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.11 ..." >&2
+	@false
+
+else ifdef resolve
+
+$(environments):
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --editable '.[$(extras)]' $(chosen)
+	@# A local version, as in 2.13.0+cpu, is not to be had everywhere.
+	echo "# Resolved on Python $(python). To pin anew: make constraints PYTHON=python$(python)" >$(pins)
+	$(@D)/bin/pip freeze --all --exclude-editable | sed -e '/^pip==/d' -e 's/+.*//' >>$(pins)
+	touch $@
+
+else
+
+.SECONDEXPANSION:
+$(environments): setup.py $$(pins)
+	@echo "Building $(@D) at the versions of $(pins); the first time takes minutes."
+	@rm -rf $(@D)
+	@$(PYTHON) -m venv $(@D)
+	@# By variable, for the option --constraint does not reach the tools that build from source.
+	@PIP_CONSTRAINT=$(pins) PIP_BUILD_CONSTRAINT=$(pins) PIP_DISABLE_PIP_VERSION_CHECK=1 \
+		$(@D)/bin/pip install --quiet --quiet --editable '.[$(extras)]'
+	@touch $@
+
+endif

@@ -1,0 +1,365 @@
+"""GreedyLR under `model.fit`: feeds the rule and moves the rate."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from keras_greedylr.callbacks.batch_loss import BatchLoss
+from keras_greedylr.callbacks.schedule import Schedule
+from keras_greedylr.rule import GreedyRule, GreedyState
+from keras_greedylr.validation import check_choice, check_float, check_int
+
+# Bounds left out, as multiples of the initial rate.
+MIN_LR_RATIO = 1e-2
+MAX_LR_RATIO = 1e2
+
+
+class GreedyLR(Schedule):
+    """Raises the learning rate while a metric improves, cuts it when it stops.
+
+    The arguments of the rule are those of `keras_greedylr.GreedyRule`, which
+    says what each does to the rate.
+
+    The defaults of `factor` and `patience` (0.9 and 3 in `GreedyRule`) had the
+    lowest final validation loss over initial rates from 0.01 to 100 times the usual
+    one on eight synthetic problems; on eight others it is 0.71 [0.55, 0.88] times
+    the constant rate's, but 1.15 times from the usual rate itself
+    (`python tests/benchmarks/greedy_defaults.py`). 0.9 and 3, slower both ways, have
+    0.86 and 1.01: take them when the rate is about right.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_greedylr import GreedyLR
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile(optimizer=keras.optimizers.SGD(0.01), loss="mse")
+    >>> x = np.ones((32, 4)); y = np.ones((32, 1))
+    >>> history = model.fit(
+    ...     x, y, epochs=3, verbose=0, callbacks=[GreedyLR(factor=0.5, patience=0)]
+    ... )
+    >>> [round(rate, 4) for rate in history.history["learning_rate"]]
+    [0.01, 0.02, 0.04]
+
+    Args:
+        monitor: String. Name of the metric in the logs of `fit`. With
+            `update_every` a number of batches, `"loss"` is the loss of those
+            batches, not the mean since the epoch began that Keras shows; any
+            other metric is taken as Keras shows it.
+        mode: `"min"`, `"max"`, or `"auto"`: by the metric's name and Keras' own
+            knowledge of its direction.
+        factor, patience, min_delta, min_delta_mode, window, cooldown, warmup,
+            phases, reset_after: See `GreedyRule`. Counts are of evaluations:
+            epochs, validations, or groups of `update_every` batches.
+        min_lr: Float or None. None: 0.01 times the initial rate.
+        max_lr: Float or None. None: 100 times the initial rate.
+        horizon: Integer, None, or `"fit"`: the evaluations this `fit` will make. Over the
+            last 30 % of them the upper bound falls to `min_lr`. A validation is
+            reckoned at each epoch.
+        update_every: When the rule looks: `"epoch"`, `"validation"` (epochs that
+            end with one), or an integer, every so many batches. With several
+            steps per execution, at the first report that completes them.
+        state_path: Path or None. The state is kept in this file at each epoch's
+            end, and a `fit` that finds it goes on where it stopped, at the epoch
+            the weights are restored to. Without it each `fit` starts afresh.
+        verbose: 0 or 1. 1 prints each change of the rate and why.
+
+    Raises:
+        ValueError: at construction for arguments out of range, at the start of
+            training for an optimizer with a `LearningRateSchedule` or a state
+            file that cannot be used, at the first evaluation for a metric that
+            is not in the logs.
+
+    Reference:
+        "Zeroth order GreedyLR" (PRML 2023); arXiv 2512.14527.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "loss",
+        mode: Literal["auto", "min", "max"] = "auto",
+        factor: float = 0.7,
+        patience: int = 1,
+        min_delta: float = 1e-4,
+        min_delta_mode: Literal["rel", "abs"] = "rel",
+        window: int = 1,
+        cooldown: int = 0,
+        warmup: int = 0,
+        phases: Literal["carry_on", "hold"] = "carry_on",
+        min_lr: float | None = None,
+        max_lr: float | None = None,
+        reset_after: int | None = None,
+        horizon: Literal["fit"] | int | None = None,
+        update_every: Literal["epoch", "validation"] | int = "epoch",
+        state_path: str | os.PathLike | None = None,
+        verbose: int = 0,
+    ):
+        super().__init__(state_path=state_path, verbose=verbose)
+        if not isinstance(monitor, str):
+            raise ValueError(f"`monitor` must be a string. Received: monitor={monitor!r}")
+        check_choice("mode", mode, ("auto", "min", "max"))
+        if isinstance(update_every, str):
+            check_choice("update_every", update_every, ("epoch", "validation"))
+        else:
+            check_int("update_every", update_every, least=1)
+            update_every = int(update_every)
+            if monitor.startswith("val_"):
+                raise ValueError(
+                    f"`{monitor}` is known at validation only, not after every {update_every} "
+                    "batches. Pass update_every='validation', or monitor a training metric."
+                )
+            # Only now: on JAX and PyTorch this hook makes each batch wait for its logs.
+            self.on_train_batch_end = self._on_batch_of_group
+        self.monitor = monitor
+        self.mode = mode
+        self.update_every: Any = update_every
+        arguments: dict[str, Any] = {
+            "factor": factor,
+            "patience": patience,
+            "min_delta": min_delta,
+            "min_delta_mode": min_delta_mode,
+            "window": window,
+            "cooldown": cooldown,
+            "warmup": warmup,
+            "phases": phases,
+            "min_lr": min_lr,
+            "max_lr": max_lr,
+            "reset_after": reset_after,
+            "horizon": horizon,
+        }
+        # NumPy's numbers are welcome, but the state on disk is JSON.
+        self._rule_arguments = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in arguments.items()
+        }
+        self._make_rule(1.0, "min")  # so that bad arguments raise here and not in `fit`
+        self._validated = update_every == "validation" or monitor.startswith("val_")
+        if state_path is not None and isinstance(update_every, str):
+            # What the epoch decides is on disk before any other callback's `on_epoch_end`.
+            if not self._validated:
+                self.on_train_batch_end = self._on_batch_of_epoch
+                self.async_safe = True  # the hook touches no model: it may run in a thread
+            elif not monitor.startswith("val_"):
+                self.on_train_batch_end = self._on_batch_before_validation
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            "monitor": self.monitor,
+            "mode": self.mode,
+            **self._rule_arguments,
+            "update_every": self.update_every,
+            "state_path": None if self.state_path is None else os.fspath(self.state_path),
+            "verbose": self.verbose,
+        }
+
+    def values(self) -> dict[str, float]:
+        """Returns the smoothed metric, the best one, and the rule's counters."""
+        fields = self.state._asdict()
+        names = ("metric", "best", "good", "bad", "cooldown_left", "warmup_left", "floor_cuts")
+        return {name: fields[name] for name in names if fields[name] is not None}
+
+    def _make_rule(self, initial: float, mode: Literal["min", "max"]) -> GreedyRule:
+        arguments: dict[str, Any] = dict(self._rule_arguments)
+        if arguments["horizon"] == "fit":
+            arguments["horizon"] = self._evaluations()
+        low, high = arguments["min_lr"], arguments["max_lr"]
+        if low is None:
+            low = MIN_LR_RATIO * (initial if high is None else min(initial, high))
+        if high is None:
+            high = MAX_LR_RATIO * max(initial, low)
+        return GreedyRule(**{**arguments, "min_lr": low, "max_lr": high}, mode=mode)
+
+    def _evaluations(self) -> int:
+        """How many values the rule will see in this `fit`."""
+        if self.params is None:  # not in a `fit` yet
+            return 1
+        epochs, steps = self.params.get("epochs"), self.params.get("steps")
+        if isinstance(self.update_every, str):
+            return epochs
+        if steps is None:
+            raise ValueError(
+                "GreedyLR(horizon='fit') must know the number of batches in an epoch, and it is "
+                "unknown here. Pass the number of evaluations there will be as `horizon`."
+            )
+        return max(epochs * steps // self.update_every, 1)
+
+    # State of one `fit`.
+
+    def _start(self, learning_rate: float) -> None:
+        self.rule = self._make_rule(learning_rate, "min" if self.mode == "auto" else self.mode)
+        self.state = self.rule.init(learning_rate)
+        self._mode_known = self.mode != "auto"
+        self._seen = False  # the metric, at least once
+        self._settled = False  # the rule has looked at the epoch under way
+        self._reason = ""
+        self._names: set[str] = set()
+        self._training_logs: dict[str, Any] = {}
+        self._group_sum, self._group_batches = 0.0, 0
+        self._steps = (self.params or {}).get("steps")
+        self._batch_loss = BatchLoss(self._model, self._steps)
+
+    def _snapshot(self) -> Any:
+        return {
+            "rule": self.state._asdict(),
+            # None for a group a NaN is in: the file is strict JSON.
+            "group_sum": self._group_sum if math.isfinite(self._group_sum) else None,
+            "group_batches": self._group_batches,
+        }
+
+    def _restore(self, snapshot: Any) -> float:
+        state, group_sum = GreedyState.from_dict(snapshot["rule"]), snapshot["group_sum"]
+        if group_sum is None:
+            group_sum = math.nan
+        else:
+            check_float("group_sum", group_sum)
+        check_int("group_batches", snapshot["group_batches"], least=0)
+        # All of it is sound: now it is taken.
+        self.state = state
+        self._group_sum, self._group_batches = float(group_sum), snapshot["group_batches"]
+        self._seen = self.state.metric is not None  # no validation may be left to be seen
+        self.rule = self._make_rule(self.state.initial_learning_rate, self.rule.mode)
+        return self.state.learning_rate
+
+    # When the rule looks.
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Begins an epoch."""
+        super().on_epoch_begin(epoch, logs)
+        self._settled = False
+        self._batch_loss.begin_epoch()
+        if self._validated:
+            self._save(epoch + 1)  # holds if the epoch ends without a validation
+
+    def _on_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = logs or {}
+        if self.monitor not in logs:
+            raise self._absent(logs)
+        if self.monitor == "loss":
+            value, batches = self._batch_loss.update(batch, logs)
+            self._group_sum += value * batches
+            self._group_batches += batches
+            value = self._group_sum / self._group_batches
+        else:
+            value = logs[self.monitor]
+            self._group_batches += self._batch_loss.advance(batch)
+        if self._group_batches >= self.update_every:
+            self._look(value)
+            self._group_sum, self._group_batches = 0.0, 0
+            self._apply("batch", batch, self.state.learning_rate, self._reason)
+        if self._batch_loss.is_last():
+            self._save((self._epoch or 0) + 1)
+
+    def _on_batch_of_epoch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._steps is not None and batch + 1 >= self._steps:
+            self._settle(logs or {})
+
+    def _on_batch_before_validation(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._training_logs = logs or {}
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Looks at a validation of this `fit` as soon as its result is there."""
+        if self._epoch is not None and self.state_path is not None:
+            validation = {f"val_{name}": value for name, value in (logs or {}).items()}
+            self._settle({**self._training_logs, **validation})
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the epoch's metric and moves the rate."""
+        logs = {} if logs is None else logs
+        self._log_rate(logs)
+        if isinstance(self.update_every, str):
+            self._settle(logs)
+            if self._due(logs) and not self._seen:
+                raise self._absent(logs)
+            self._names |= set(logs)
+            if self._settled:
+                self._apply("epoch", epoch, self.state.learning_rate, self._reason)
+        self._save(epoch + 1)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Raises if there never was a validation to look at, else marks the state as final."""
+        waited = self._epoch is not None and isinstance(self.update_every, str) and not self._seen
+        if waited and not self.model.stop_training:
+            raise self._absent(dict.fromkeys(self._names))
+        super().on_train_end(logs)
+        self._epoch = None
+
+    def _settle(self, logs: dict[str, Any]) -> None:
+        """Lets the rule look at the epoch once, as early as its metric is there."""
+        if self._settled or not self._due(logs) or self.monitor not in logs:
+            return
+        self._settled = True
+        self._look(logs[self.monitor])
+        self._save((self._epoch or 0) + 1)
+
+    def _due(self, logs: dict[str, Any]) -> bool:
+        """Whether the epoch is one the rule looks at: not each has to end with a validation."""
+        if self.update_every == "epoch" and not self.monitor.startswith("val_"):
+            return True
+        return any(name.startswith("val_") for name in logs)
+
+    def _look(self, value: float) -> None:
+        """One value for the rule."""
+        self._seen = True
+        if not self._mode_known:
+            mode = _direction(self.monitor, self._model)
+            self.rule = self._make_rule(self.state.initial_learning_rate, mode)
+            self._mode_known = True
+        before, self.state = self.state, self.rule.update(self.state, value)
+        self._reason = _reason(self.monitor, self.rule, before, self.state)
+
+    def _absent(self, logs: dict[str, Any]) -> ValueError:
+        names = sorted(name for name in logs if not name.startswith("learning_rate"))
+        validated = any(name.startswith("val_") for name in logs)
+        waits = self.monitor.startswith("val_") or self.update_every == "validation"
+        hint = " No validation took place: pass `validation_data` to `fit`."
+        return ValueError(
+            f"GreedyLR(monitor='{self.monitor}', update_every={self.update_every!r}) found nothing "
+            f"to look at. The metrics of this training are {names}."
+            f"{hint if waits and not validated else ''}"
+        )
+
+
+def _direction(monitor: str, model: keras.Model) -> Literal["min", "max"]:
+    """Which way a metric gets better, by its name or by what Keras knows of it."""
+    name = monitor.removeprefix("val_")
+    if name == "loss" or name.endswith("_loss"):
+        return "min"
+    for metric in _flatten(model.metrics):
+        if metric.name == name or name.endswith(f"_{metric.name}"):
+            direction = getattr(metric, "_direction", None)
+            if direction in ("up", "down"):
+                return "max" if direction == "up" else "min"
+    if "error" in name or name in ("mse", "mae", "mape", "msle"):
+        return "min"
+    if "acc" in name or name.startswith(("auc", "precision", "recall", "f1")):
+        return "max"
+    raise ValueError(
+        f"GreedyLR cannot tell whether `{monitor}` gets better by growing or by shrinking. Pass "
+        "mode='max' or mode='min' (received: mode='auto')."
+    )
+
+
+def _flatten(metrics: list[Any]) -> list[Any]:
+    """Metrics without the containers `compile` puts them in."""
+    flat: list[Any] = []
+    for metric in metrics:
+        flat += _flatten(metric.metrics) if getattr(metric, "metrics", None) else [metric]
+    return flat
+
+
+def _reason(monitor: str, rule: GreedyRule, before: GreedyState, after: GreedyState) -> str:
+    """Says in words why a value moved the rate."""
+    if after.event in ("none", "skipped"):
+        return ""
+    if after.event == "reset":
+        return f"reset after {rule.reset_after} cuts at min_lr"
+    if before.cooldown_left or before.warmup_left:
+        return f"{'cooldown' if before.cooldown_left else 'warmup'} carries on"
+    did = "improved" if after.event == "raised" else "did not improve"
+    return f"{monitor} {did} {rule.patience + 1} times running (now {after.metric:.6g})"

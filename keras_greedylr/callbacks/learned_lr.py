@@ -1,0 +1,328 @@
+"""LearnedLR under `model.fit`: a trained policy sets the rate."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_greedylr import observation
+from keras_greedylr.callbacks.batch_loss import BatchLoss
+from keras_greedylr.callbacks.schedule import Schedule
+from keras_greedylr.callbacks.weight_sample import WeightSample
+from keras_greedylr.policy import Policy, load_policy
+from keras_greedylr.validation import check_float, check_int
+
+# The guard: a loss whose average over the last batches is so many times that of
+# the batches before is running away, and the rate is taken back by so much.
+JUMP = 4.0
+TAKE_BACK = 3.0  # log2
+FAST, SLOW = 0.9, 0.99  # decays of the two averages, per report
+SETTLE = 20  # reports before the averages mean anything
+
+
+class LearnedLR(Schedule):
+    """Lets a policy, trained by reinforcement learning, set the learning rate.
+
+    Training is cut into intervals of equal length. Before each, the policy sees
+    how the loss, the validation loss if there is one, and the weights moved, and
+    multiplies a cosine schedule that ends at zero by a power of two of its
+    choice (`keras_greedylr.observation` has the details). The rate the optimizer
+    was built with is only where it starts from: it may be decades off.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_greedylr import LearnedLR
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile(optimizer=keras.optimizers.SGD(0.01), loss="mse")
+    >>> x = np.ones((256, 4)); y = np.ones((256, 1))
+    >>> history = model.fit(
+    ...     x, y, batch_size=8, epochs=5, validation_split=0.2, verbose=0, callbacks=[LearnedLR()]
+    ... )
+    >>> history.history["loss"][-1] < history.history["loss"][0]
+    True
+
+    Args:
+        policy: Path of a folder written by `train-agent`, or `"default"`, the
+            policy this package ships.
+        monitor: String. `"loss"` (the true loss of the batches) or another metric
+            of the batch logs that is positive and gets better by shrinking. Its
+            validation counterpart, `val_` before the name, is seen when there is one.
+        decide_every: Integer, batches in an interval, or None for as many as the
+            policy was trained with make up the whole training (40 intervals).
+        total_steps: Integer, batches in the whole training, or None for those
+            `fit` will make (epochs x steps).
+        min_lr, max_lr: Float or None. Bounds of the rate; None: 2^-20 and 2^14
+            times the initial rate.
+        state_path: Path or None. As in `GreedyLR`: a `fit` that finds the file
+            goes on where it stopped.
+        verbose: 0 or 1. 1 prints each change of the rate and the action behind it.
+
+    Raises:
+        ValueError: at construction for arguments out of range and folders that
+            are not a policy this version knows, at the start of training for an
+            optimizer with a `LearningRateSchedule`, an unknown number of steps,
+            or a state file that cannot be used, at the first batch for a metric
+            that is not in the logs.
+
+    Reference:
+        "Learned learning rate schedules for deep neural network training using
+        reinforcement learning" (ICLR 2023, openreview 0Zhwu1VaOs).
+    """
+
+    def __init__(
+        self,
+        policy: str | os.PathLike = "default",
+        monitor: str = "loss",
+        decide_every: int | None = None,
+        total_steps: int | None = None,
+        min_lr: float | None = None,
+        max_lr: float | None = None,
+        state_path: str | os.PathLike | None = None,
+        verbose: int = 0,
+    ):
+        super().__init__(state_path=state_path, verbose=verbose)
+        if not isinstance(monitor, str) or monitor.startswith("val_"):
+            raise ValueError(
+                "`monitor` must name a training metric, whose validation counterpart is seen as "
+                f"well. Received: monitor={monitor!r}"
+            )
+        for name, steps in (("decide_every", decide_every), ("total_steps", total_steps)):
+            if steps is not None:
+                check_int(name, steps, least=1)
+        for name, bound in (("min_lr", min_lr), ("max_lr", max_lr)):
+            if bound is not None:
+                check_float(name, bound, above=0.0)
+        if min_lr is not None and max_lr is not None and max_lr < min_lr:
+            raise ValueError(
+                f"`max_lr` must not be below `min_lr`. Received: min_lr={min_lr}, max_lr={max_lr}"
+            )
+        self.policy = os.fspath(policy)
+        self.monitor = monitor
+        self.decide_every = decide_every
+        self.total_steps = total_steps
+        self.min_lr = min_lr
+        self.max_lr = max_lr
+        self._policy: Policy = load_policy(self.policy if policy == "default" else Path(policy))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            "policy": self.policy,
+            "monitor": self.monitor,
+            "decide_every": self.decide_every,
+            "total_steps": self.total_steps,
+            "min_lr": self.min_lr,
+            "max_lr": self.max_lr,
+            "state_path": None if self.state_path is None else os.fspath(self.state_path),
+            "verbose": self.verbose,
+        }
+
+    def values(self) -> dict[str, float]:
+        """Returns the policy's last action, what it made of the rate, and the losses seen."""
+        shown = {
+            "action": self._history.action,
+            "log2_multiplier": self._history.multiplier,
+            "metric": self._history.fast_loss,
+            "best": self._history.best_loss,
+        }
+        return {name: float(value[0]) for name, value in shown.items()}
+
+    # State of one `fit`.
+
+    def _start(self, learning_rate: float) -> None:
+        params = self.params or {}
+        steps, epochs = params.get("steps"), params.get("epochs")
+        total = self.total_steps or (steps or 0) * (epochs or 0)
+        if not total:
+            raise ValueError(
+                "LearnedLR must know how long training will be, and the number of batches in an "
+                f"epoch is unknown here (steps={steps}, epochs={epochs}). Pass total_steps=."
+            )
+        self._steps = steps
+        self._total = total
+        self._interval = self.decide_every or self._total / self._policy.decisions
+        self._batch_loss = BatchLoss(self._model, steps)
+        self._history = observation.init(
+            np, _array(learning_rate), *(b if b is None else _array(b) for b in self._bounds())
+        )
+        self._sample: WeightSample | None = None
+        self._weights = self._movement = np.zeros(0, np.float32)
+        self._done = 0  # batches of the whole training
+        self._decisions = 0
+        self._due = False  # a decision, at the next epoch's begin
+        self._validation = math.nan
+        self._fast = self._slow = 0.0
+        self._reports = 0
+        self._begin_interval()
+
+    def _bounds(self) -> tuple[float | None, float | None]:
+        return self.min_lr, self.max_lr
+
+    def _begin_interval(self) -> None:
+        self._losses = 0  # reports in this interval
+        self._sum = self._sum_of_squares = 0.0
+        self._guarded = False
+
+    def _snapshot(self) -> Any:
+        return {
+            "history": _jsonables(np.ravel(self._history)),
+            "weights": _jsonables(self._weights),
+            "movement": _jsonables(self._movement),
+            **{name: _jsonable(getattr(self, f"_{name}")) for name in _CARRIED},
+        }
+
+    def _restore(self, snapshot: Any) -> float:
+        # `np.array` reads None, which stands for what is not finite, as NaN.
+        history, self._weights, self._movement = (
+            np.array(snapshot[name], np.float32) for name in ("history", "weights", "movement")
+        )
+        self._history = observation.History(*history[:, None])
+        for name, kind in _CARRIED.items():
+            value = snapshot[name]
+            setattr(self, f"_{name}", math.nan if value is None else kind(value))
+        return float(observation.rate(np, self._history)[0])
+
+    # When the policy looks.
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Begins an epoch, the first at the rate of the first interval."""
+        super().on_epoch_begin(epoch, logs)
+        self._batch_loss.begin_epoch()
+        if self._sample is None:
+            self._sample = WeightSample(self.model)
+            if not len(self._weights):  # not restored
+                self._weights = self._sample(self.model)
+                self._movement = np.zeros_like(self._weights)
+                self._done = epoch * (self._steps or 0)
+                self._decisions = math.floor(self._done / self._interval)
+                first = float(observation.rate(np, self._history)[0])
+                self._apply("epoch", epoch, first, "the first interval tries a small rate")
+        if self._due:
+            self._decide("epoch", epoch)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Takes in a batch's loss; at an interval's end asks the policy."""
+        logs = logs or {}
+        if self.monitor not in logs:
+            raise ValueError(
+                f"LearnedLR monitors `{self.monitor}`, which is not among the metrics of this "
+                f"training: {sorted(logs)}."
+            )
+        if self.monitor == "loss":
+            loss, batches = self._batch_loss.update(batch, logs)
+        else:
+            loss, batches = float(logs[self.monitor]), self._batch_loss.advance(batch)
+        self._done += batches
+        self._losses += 1
+        self._sum += loss
+        self._sum_of_squares += loss * loss
+        if self._runs_away(loss):
+            self._take_back(batch, loss)
+        self._due = (self._decisions + 1) * self._interval <= self._done < self._total
+        if self._steps is not None and batch + 1 >= self._steps:
+            # A decision due here waits for the next epoch, and so for the validation.
+            self._save((self._epoch or 0) + 1)
+        elif self._due:
+            self._decide("batch", batch)
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Keeps a validation of this `fit` for the next decision."""
+        if self._epoch is not None and logs and self.monitor in logs:
+            self._validation = float(logs[self.monitor])
+            self._save(self._epoch + 1)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Logs the rate and keeps the state."""
+        self._log_rate({} if logs is None else logs)
+        self._save(epoch + 1)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Marks the state as final."""
+        super().on_train_end(logs)
+        self._epoch = None
+
+    def _decide(self, unit: str, position: int) -> None:
+        """Shows the policy the interval and applies its action."""
+        self._due = False
+        # More than one interval may be over where a report covers several batches.
+        self._decisions = max(self._decisions + 1, math.floor(self._done / self._interval))
+        assert self._sample is not None  # made when the first epoch began
+        weights = self._sample(self.model)
+        with np.errstate(all="ignore"):  # weights that blew up overflow
+            movement, alignment, norm, step = observation.weight_signals(
+                np, weights[None], self._weights[None], self._movement[None]
+            )
+        self._weights, self._movement = weights, step[0]
+        mean = self._sum / self._losses
+        variance = self._sum_of_squares / self._losses - mean * mean
+        interval = observation.Interval(
+            loss=_array(mean),
+            loss_std=_array(math.sqrt(max(variance, 0.0)) if math.isfinite(variance) else math.nan),
+            validation_loss=_array(self._validation),
+            progress=_array(min(self._done / self._total, 1.0)),
+            movement=movement,
+            alignment=alignment,
+            norm=norm,
+        )
+        with np.errstate(all="ignore"):  # what is not finite is expected there
+            self._history, seen = observation.observe(np, self._history, interval)
+        action = self._policy(seen)
+        self._history, rate = observation.apply_action(np, self._history, action)
+        self._validation = math.nan
+        self._begin_interval()
+        self._apply(unit, position, float(rate[0]), f"the policy's action is {action[0]:+.3f}")
+
+    def _runs_away(self, loss: float) -> bool:
+        """Whether the loss is not finite or far above its average."""
+        if self._guarded:  # once an interval is enough: the policy sees it at its end
+            return False
+        if not math.isfinite(loss):
+            return True
+        self._reports += 1
+        jumped = self._reports > SETTLE and self._fast > JUMP * self._slow > 0.0
+        first = self._reports == 1
+        self._fast = loss if first else FAST * self._fast + (1.0 - FAST) * loss
+        self._slow = loss if first else SLOW * self._slow + (1.0 - SLOW) * loss
+        return jumped
+
+    def _take_back(self, batch: int, loss: float) -> None:
+        self._guarded = True
+        self._slow = self._fast  # what counts from now on is a further jump
+        self._history = observation.lower(np, self._history, TAKE_BACK)
+        rate = float(observation.rate(np, self._history)[0])
+        what = "is not finite" if not math.isfinite(loss) else "jumped far above its average"
+        self._apply("batch", batch, rate, f"the guard takes it back, the {self.monitor} {what}")
+
+
+# What a state file holds beside history and weights, and of which kind it is.
+_CARRIED = {
+    "done": int,
+    "decisions": int,
+    "due": bool,
+    "validation": float,
+    "fast": float,
+    "slow": float,
+    "reports": int,
+    "losses": int,
+    "sum": float,
+    "sum_of_squares": float,
+    "guarded": bool,
+}
+
+
+def _array(value: float) -> np.ndarray:
+    return np.array([value], np.float32)
+
+
+def _jsonables(values: np.ndarray) -> list[float | None]:
+    return [_jsonable(value) for value in values.tolist()]
+
+
+def _jsonable(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,26 @@
+"""Reading one variable in the middle of an epoch without paying for all of them."""
+
+from __future__ import annotations
+
+import keras
+
+
+def peek(model: keras.Model, variable: keras.Variable) -> float:
+    """Returns the value of a scalar metric or optimizer variable.
+
+    On JAX the variables of a model hold nothing while an epoch runs: the values
+    travel with the training loop, and the public way to them copies every one.
+    This reads the one asked for where the loop keeps it.
+    """
+    if keras.backend.backend() == "jax":
+        running = getattr(model, "_jax_state", None)
+        if running and not model._jax_state_synced:
+            for owned, values in (
+                (model.metrics_variables, running["metrics_variables"]),
+                (model.optimizer.variables, running["optimizer_variables"]),
+            ):
+                for own, value in zip(owned, values, strict=True):
+                    if own is variable:
+                        return float(value)
+    # By way of a tensor: a variable spread over replicas is no array.
+    return float(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable)))

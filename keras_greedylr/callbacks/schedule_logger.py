@@ -1,0 +1,190 @@
+"""Shows the learning rate, and what a schedule goes by, in TensorBoard."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+
+from keras_greedylr.callbacks.batch_loss import BatchLoss
+from keras_greedylr.callbacks.event_file import EventFile
+from keras_greedylr.callbacks.peek import peek
+from keras_greedylr.callbacks.schedule import Decision, schedules_beside, single_optimizers
+from keras_greedylr.validation import check_choice, check_int
+
+CHANGES_PER_CARD = 1_000  # memory stays bounded in the longest epoch
+
+
+class ScheduleLogger(keras.callbacks.Callback):
+    """Writes the rate and the schedule behind it to TensorBoard's event files.
+
+    It works with the schedules of this package, with Keras' own and with none,
+    on every backend, with TensorFlow or without. Written under
+    `<log_dir>/train`, where Keras' `TensorBoard` callback writes too:
+
+    | tag | step | value |
+    | --- | --- | --- |
+    | `batch_learning_rate` | batches trained, from 1 | the rate the batch was trained with |
+    | `batch_loss` | the same | mean loss of the batches since the last entry |
+    | `epoch_learning_rate` | epoch, from 0 | the rate the epoch ended with |
+    | `schedule/...` | as the schedule decides, batches or epochs | what it goes by |
+    | `schedule/configuration` | first epoch | text: the schedule's arguments |
+    | `schedule/changes` | that of the last change in it | text: each change and its reason |
+
+    `schedule/...` are, for `GreedyLR`, the smoothed `metric`, the `best` one, and
+    the counters `good`, `bad`, `cooldown_left`, `warmup_left`, `floor_cuts`.
+
+    The order among the callbacks does not matter. Entries are buffered, and on
+    disk after ten seconds, at each epoch's end, and when training is interrupted.
+
+    Example:
+
+    >>> import tempfile
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_greedylr import GreedyLR, ScheduleLogger
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile(optimizer=keras.optimizers.SGD(0.01), loss="mse")
+    >>> with tempfile.TemporaryDirectory() as logs:
+    ...     history = model.fit(
+    ...         np.ones((32, 4)), np.ones((32, 1)), verbose=0,
+    ...         callbacks=[GreedyLR(), ScheduleLogger(logs)],
+    ...     )
+
+    Args:
+        log_dir: Path. Where `tensorboard --logdir` is pointed at.
+        update_every: Integer, batches between the entries of the batch tags, or
+            `"epoch"` to leave them out, which costs nothing per batch.
+
+    Raises:
+        ValueError: if `update_every` is neither.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike, update_every: Literal["epoch"] | int = 1):
+        super().__init__()
+        if isinstance(update_every, str):
+            check_choice("update_every", update_every, ("epoch",))
+        else:
+            check_int("update_every", update_every, least=1)
+            self.on_train_batch_end = self._on_train_batch_end
+        self.log_dir = Path(log_dir)
+        self.update_every: Any = update_every
+        self._events: Any = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Opens the event file and finds the schedule."""
+        if self._events is not None:  # of a `fit` that was interrupted
+            self._events.close()
+        self._events = EventFile(self.log_dir / "train")
+        self._steps = (self.params or {}).get("steps")
+        self._batch_loss = BatchLoss(self._model, self._steps)
+        self._schedule = next(iter(schedules_beside(self)), None)
+        if self._schedule is not None:
+            self._schedule.subscribe(self._on_decision)
+        self._optimizer = single_optimizers(self.model)[0]
+        self._decision: Decision | None = None
+        self._changes: list[str] = []
+        self._changes_at = 0
+        self._shown = 0
+        self._epoch: int | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Begins to count the epoch's batches from the updates made so far."""
+        if self._epoch is None:
+            self._events.text("schedule/configuration", self._configuration(), epoch)
+        self._epoch = epoch
+        # A restored model goes on where its counter stands.
+        self._first_step = int(peek(self._model, self._optimizer.iterations))
+        self._written = self._first_step
+        self._batch_loss.begin_epoch()
+
+    def _on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        step = self._step(batch)
+        if step - self._written < self.update_every:
+            return
+        self._written = step
+        self._events.scalar("batch_learning_rate", self._rate("batch", batch, step), step)
+        if logs and "loss" in logs:
+            loss, _ = self._batch_loss.update(batch, logs)
+            self._events.scalar("batch_loss", loss, step)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes what belongs to the epoch and flushes."""
+        rate = (logs or {}).get("learning_rate")
+        if rate is None:
+            rate = self._rate("epoch", epoch, int(peek(self._model, self._optimizer.iterations)))
+        self._events.scalar("epoch_learning_rate", rate, epoch)
+        last = self._decision
+        if self.update_every == "epoch" and last is not None and last.unit == "batch":
+            self._write_values(last, epoch)
+        self._write_changes()
+        self._events.flush()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Closes the event file."""
+        self._write_changes()
+        self._events.close()
+
+    def _on_decision(self, decision: Decision) -> None:
+        """Takes note of what the schedule did; it may come before or after our own hook."""
+        self._decision = decision
+        changed = decision.new_rate != decision.old_rate
+        step = decision.position if decision.unit == "epoch" else self._step(decision.position)
+        if changed:
+            what = "epoch" if decision.unit == "epoch" else "step"
+            self._changes_at = step
+            self._changes.append(
+                f"| {what} {step} | {decision.old_rate:.6g} | {decision.new_rate:.6g} "
+                f"| {decision.reason} |"
+            )
+            if len(self._changes) >= CHANGES_PER_CARD:
+                self._write_changes()
+        if decision.unit == "epoch":
+            self._write_values(decision, step)
+        elif self.update_every != "epoch" and (changed or step - self._shown >= self.update_every):
+            self._shown = step
+            self._write_values(decision, step)
+
+    def _write_values(self, decision: Decision, step: int) -> None:
+        for name, value in decision.values.items():
+            self._events.scalar(f"schedule/{name}", value, step)
+
+    def _write_changes(self) -> None:
+        if self._changes:
+            head = ["| when | from | to | why |", "| --- | --- | --- | --- |"]
+            self._events.text("schedule/changes", "\n".join(head + self._changes), self._changes_at)
+            self._changes = []
+
+    def _step(self, batch: int) -> int:
+        """Batches trained when the report with index `batch` comes."""
+        # With several steps per execution the last index runs past the end.
+        done = batch + 1 if self._steps is None else min(batch + 1, self._steps)
+        return self._first_step + done
+
+    def _rate(self, unit: str, position: int, step: int) -> float:
+        """The rate in force before anything was decided at this position."""
+        last = self._decision
+        if last is not None and (last.unit, last.position) == (unit, position):
+            return last.old_rate
+        if self._schedule is not None:
+            return self._schedule.learning_rate
+        rate = self._optimizer._learning_rate  # the public property computes, and copies on JAX
+        if isinstance(rate, keras.Variable):
+            return peek(self._model, rate)
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            return float(keras.ops.convert_to_numpy(rate(max(step - 1, 0))))
+        return float(rate())
+
+    def _configuration(self) -> str:
+        """The card that says what drives the rate."""
+        if self._schedule is not None:
+            name, config = type(self._schedule).__name__, self._schedule.get_config()
+        else:
+            name, config = type(self._optimizer).__name__, self._optimizer.get_config()
+        rows = [f"| {key} | {value} |" for key, value in config.items()]
+        versions = f"Keras {keras.__version__} on {keras.backend.backend()}"
+        return "\n".join(
+            [f"**{name}**, {versions}", "", "| name | value |", "| --- | --- |", *rows]
+        )

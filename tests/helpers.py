@@ -1,0 +1,74 @@
+"""Tiny models and data, the same on every backend."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from keras_greedylr import GreedyLR
+
+NEVER = 10**6  # a patience nothing outlasts: the rate stays as it is
+
+
+class Spy(GreedyLR):
+    """Keeps the values that the rule was given."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.looked = []
+
+    def _look(self, value):
+        self.looked.append(float(value))
+        super()._look(value)
+
+
+class Probe(keras.callbacks.Callback):
+    """Keeps the model's rate at the beginning of each batch and epoch."""
+
+    def on_train_begin(self, logs=None):
+        self.batches, self.epochs = [], []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.batches.append(rate_of(self.model))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epochs.append(rate_of(self.model))
+
+
+def rate_of(model):
+    """The rate that the model's optimizer holds."""
+    optimizer = model.optimizer
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate.value))
+
+
+def linear(rate=0.01, loss="mse", optimizer=None, **compiled):
+    """One dense unit on three features, always from the same weights."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.set_weights([np.array([[0.3], [-0.2], [0.1]], "float32"), np.zeros(1, "float32")])
+    model.compile(optimizer=optimizer or keras.optimizers.SGD(rate), loss=loss, **compiled)
+    return model
+
+
+def data(samples=40, seed=0):
+    """Features and a noisy linear target."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(samples, 3)).astype("float32")
+    y = x @ np.array([[1.0], [-2.0], [0.5]]) + 0.3 * rng.normal(size=(samples, 1))
+    return x, y.astype("float32")
+
+
+def fit(model, callbacks, samples=40, batch_size=8, epochs=1, **arguments):
+    """Fits in the order of the data; returns what `history` holds."""
+    x, y = data(samples)
+    history = model.fit(
+        x,
+        y,
+        batch_size=batch_size,
+        epochs=epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=callbacks,
+        **arguments,
+    )
+    return history.history

@@ -1,0 +1,116 @@
+"""Trainings that are killed and started again, for test_resume.py.
+
+Reads a list of tries as JSON from standard input, forks a process for each
+training (Keras is imported once, and nothing of the backend is used before the
+fork), and prints as JSON what each did.
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import keras
+from helpers import Probe, data, linear
+
+from keras_greedylr import GreedyLR
+
+EPOCHS = 9
+BATCHES = 5
+OFTEN = {"factor": 0.6, "patience": 1, "window": 2, "warmup": 1, "cooldown": 1}
+SELDOM = {"factor": 0.6, "patience": 0, "min_delta": 0.1, "update_every": "validation"}
+MODES = {
+    "epoch": OFTEN,
+    "val_loss": {**SELDOM, "monitor": "val_loss"},
+    "loss at validation": SELDOM,
+    "three batches": {**OFTEN, "update_every": 3},
+}
+
+
+class Killer(keras.callbacks.Callback):
+    """Kills its own process at a hook of an epoch."""
+
+    def __init__(self, hook, epoch, batch=0):
+        super().__init__()
+        self.hook, self.epoch, self.batch, self.now = hook, epoch, batch, None
+
+    def _reached(self, hook):
+        if (hook, self.now) == (self.hook, self.epoch):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == self.batch:
+            self._reached("batch")
+
+    def on_test_end(self, logs=None):
+        self._reached("validation")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._reached("epoch_end")
+
+
+def train(folder, mode, order, kill=None):
+    """Trains, for the first time or again; returns the rates of each epoch's batches."""
+    greedy = GreedyLR(**MODES[mode], state_path=Path(folder, "state.json"))
+    backup = keras.callbacks.BackupAndRestore(Path(folder, "backup"))
+    callbacks = [greedy, backup] if order == "greedy first" else [backup, greedy]
+    if kill:
+        callbacks.insert(kill["place"], Killer(kill["hook"], kill["epoch"], kill.get("batch", 0)))
+    probe = Probe()
+    rates = {}
+
+    class Collect(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            rates[epoch] = probe.batches
+            probe.batches = []
+
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    linear(optimizer=optimizer).fit(
+        *data(8 * BATCHES),
+        batch_size=8,
+        epochs=EPOCHS,
+        shuffle=False,
+        verbose=0,
+        callbacks=[*callbacks, probe, Collect()],
+        validation_data=data(16, seed=1),
+        validation_freq=2,
+    )
+    return rates
+
+
+def forked(*arguments, **keywords):
+    """Runs `train` in a process of its own; returns what it returned, or how it ended."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        try:
+            answer = train(*arguments, **keywords)
+        except Exception:
+            answer = traceback.format_exc()
+        with os.fdopen(write, "w") as file:
+            json.dump(answer, file)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as file:
+        text = file.read()
+    _, status = os.waitpid(child, 0)
+    return json.loads(text) if text else {"signal": os.WTERMSIG(status)}
+
+
+def attempt(one):
+    """One try: killed, if it is to be, and started again."""
+    where = one["folder"], one["mode"], one["order"]
+    killed = forked(*where, kill=one["kill"]) if one["kill"] else None
+    return {"killed": killed, "rates": forked(*where)}
+
+
+if __name__ == "__main__":
+    with ThreadPoolExecutor(2) as pool:
+        json.dump(list(pool.map(attempt, json.load(sys.stdin))), sys.stdout)

@@ -1,0 +1,206 @@
+"""Reads the event files back with TensorBoard's own reader."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from keras_greedylr import GreedyLR, ScheduleLogger
+
+EPOCHS = 3
+BATCHES = 13  # 203 samples in batches of 16
+COUNTERS = {"good", "bad", "cooldown_left", "warmup_left", "floor_cuts"}
+
+
+def read(log_dir):
+    events = EventAccumulator(str(log_dir / "train"), size_guidance={"scalars": 0, "tensors": 0})
+    events.Reload()
+    scalars = {
+        tag: {event.step: event.value for event in events.Scalars(tag)}
+        for tag in events.Tags()["scalars"]
+    }
+    texts = {
+        tag: {
+            event.step: event.tensor_proto.string_val[0].decode() for event in events.Tensors(tag)
+        }
+        for tag in events.Tags()["tensors"]
+    }
+    return scalars, texts
+
+
+class BatchRates(keras.callbacks.Callback):
+    """The rate each batch was trained with, read the plain way."""
+
+    def __init__(self):
+        super().__init__()
+        self.rates = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        rate = self.model.optimizer.learning_rate.value
+        self.rates.append(float(keras.ops.convert_to_numpy(rate)))
+
+
+def fit(model, data, callbacks, **arguments):
+    return model.fit(
+        *data, batch_size=16, epochs=EPOCHS, shuffle=False, verbose=0, callbacks=callbacks,
+        **arguments,
+    )  # fmt: skip
+
+
+def expected_losses(model, data):
+    x, y = data
+    cuts = [slice(start, start + 16) for start in range(0, len(x), 16)]
+    return [float(model.train_on_batch(x[cut], y[cut])) for _ in range(EPOCHS) for cut in cuts]
+
+
+@pytest.mark.parametrize("logger_first", [True, False])
+@pytest.mark.parametrize("update_every", ["epoch", 1, 5])
+def test_every_tag_has_its_steps_and_values(
+    tmp_path, make_model, regression, update_every, logger_first
+):
+    schedule = GreedyLR(factor=0.5, patience=1, update_every=update_every)
+    decisions = []
+    schedule_rates = BatchRates()
+    logger = ScheduleLogger(tmp_path)
+    ours = [logger, schedule] if logger_first else [schedule, logger]
+
+    class Listener(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            schedule.subscribe(decisions.append)
+
+    history = fit(make_model(), regression, [schedule_rates, *ours, Listener()])
+    scalars, texts = read(tmp_path)
+
+    steps = list(range(1, EPOCHS * BATCHES + 1))
+    assert list(scalars["batch_learning_rate"]) == steps
+    np.testing.assert_allclose(
+        list(scalars["batch_learning_rate"].values()), schedule_rates.rates, rtol=1e-6
+    )
+    assert list(scalars["batch_loss"]) == steps
+    np.testing.assert_allclose(
+        scalars["epoch_learning_rate"][EPOCHS - 1],
+        schedule_rates.rates[-1] if update_every == "epoch" else schedule.learning_rate,
+        rtol=1e-6,
+    )
+    assert list(scalars["epoch_learning_rate"]) == list(range(EPOCHS))
+    if not logger_first:
+        np.testing.assert_allclose(
+            list(scalars["epoch_learning_rate"].values()),
+            history.history["learning_rate"],
+            rtol=1e-6,
+        )
+    assert decisions
+    at = [d.position if d.unit == "epoch" else _global_step(decisions, d) for d in decisions]
+    for name in {"metric", "best"} | COUNTERS:
+        values = [decision.values[name] for decision in decisions]
+        assert list(scalars[f"schedule/{name}"]) == at
+        np.testing.assert_allclose(list(scalars[f"schedule/{name}"].values()), values, rtol=1e-6)
+    assert "| factor | 0.5 |" in texts["schedule/configuration"][0]
+    changes = [d for d in decisions if d.new_rate != d.old_rate]
+    told = "".join(texts["schedule/changes"].values())
+    assert changes and told.count("| loss ") == len(changes)
+    assert all(f"| {d.new_rate:.6g} | {d.reason} |" in told for d in changes)
+
+
+def _global_step(decisions, decision):
+    """Batches trained at a decision: positions fall where an epoch begins anew."""
+    before = decisions[: decisions.index(decision) + 1]
+    epochs = sum(b.position < a.position for a, b in itertools.pairwise(before))
+    return epochs * BATCHES + decision.position + 1
+
+
+def test_batch_losses_are_those_of_the_batches(tmp_path, make_model, regression):
+    fit(make_model(), regression, [ScheduleLogger(tmp_path)])
+    scalars, _ = read(tmp_path)
+    np.testing.assert_allclose(
+        list(scalars["batch_loss"].values()), expected_losses(make_model(), regression), rtol=1e-4
+    )
+
+
+def test_update_every_thins_the_batch_tags(tmp_path, make_model, regression):
+    fit(make_model(), regression, [ScheduleLogger(tmp_path, update_every=5)])
+    scalars, _ = read(tmp_path)
+    assert list(scalars["batch_loss"]) == [5, 10, 18, 23, 31, 36]
+    losses = expected_losses(make_model(), regression)
+    np.testing.assert_allclose(scalars["batch_loss"][10], np.mean(losses[5:10]), rtol=1e-4)
+
+
+def test_epoch_only(tmp_path, make_model, regression):
+    schedule = GreedyLR(update_every=4)
+    fit(make_model(), regression, [schedule, ScheduleLogger(tmp_path, update_every="epoch")])
+    scalars, _ = read(tmp_path)
+    assert not any(tag.startswith("batch_") for tag in scalars)
+    assert list(scalars["schedule/metric"]) == list(range(EPOCHS))
+
+
+@pytest.mark.parametrize("update_every", [1, "epoch"])
+def test_schedules_of_keras(tmp_path, make_model, regression, update_every):
+    cosine = keras.optimizers.schedules.CosineDecay(0.01, EPOCHS * BATCHES)
+    fit(make_model(cosine), regression, [ScheduleLogger(tmp_path, update_every=update_every)])
+    scalars, texts = read(tmp_path)
+    rates = [float(cosine(step)) for step in range(EPOCHS * BATCHES)]
+    np.testing.assert_allclose(
+        list(scalars["epoch_learning_rate"].values()), rates[BATCHES - 1 :: BATCHES], rtol=1e-5
+    )
+    if update_every == 1:
+        np.testing.assert_allclose(list(scalars["batch_learning_rate"].values()), rates, rtol=1e-5)
+    assert "CosineDecay" in texts["schedule/configuration"][0]
+
+
+def test_a_second_fit_goes_on_counting(tmp_path, make_model, regression):
+    model = make_model()
+    for run in range(2):
+        fit(model, regression, [ScheduleLogger(tmp_path / str(run))])
+    scalars, _ = read(tmp_path / "1")
+    assert list(scalars["batch_loss"])[:2] == [EPOCHS * BATCHES + 1, EPOCHS * BATCHES + 2]
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch has one step an execution")
+def test_several_steps_per_execution(tmp_path, make_model, regression):
+    fit(make_model(steps_per_execution=4), regression, [ScheduleLogger(tmp_path)])
+    scalars, _ = read(tmp_path)
+    steps = [4, 8, 12, 13]
+    assert list(scalars["batch_loss"]) == [13 * e + s for e in range(EPOCHS) for s in steps]
+
+
+@pytest.mark.parametrize("end", ["interrupt", "kill"])
+def test_what_was_logged_survives(tmp_path, end):
+    """An interrupt loses nothing; a kill nothing before the last flush, an epoch's end here."""
+    script = textwrap.dedent(
+        f"""
+        import os, signal
+        import keras, numpy as np
+        from keras_greedylr import ScheduleLogger
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile("sgd", loss="mse")
+        class End(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                if self.epoch == 1 and batch == 2:
+                    if {end == "interrupt"}:
+                        raise KeyboardInterrupt
+                    os.kill(os.getpid(), signal.SIGKILL)
+            def on_epoch_begin(self, epoch, logs=None):
+                self.epoch = epoch
+        model.fit(np.ones((8, 4)), np.ones((8, 1)), batch_size=2, epochs=3, verbose=0,
+                  callbacks=[ScheduleLogger({str(tmp_path)!r}), End()])
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=os.environ)
+    assert done.returncode in ((-signal.SIGKILL,) if end == "kill" else (-signal.SIGINT, 130, 1))
+    scalars, _ = read(tmp_path)
+    steps = list(scalars["batch_loss"])
+    assert steps == list(range(1, 8 if end == "interrupt" else 5))
+
+
+def test_bad_update_every():
+    with pytest.raises(ValueError, match=r"`update_every` must be an integer >= 1. Received.*=0"):
+        ScheduleLogger("logs", update_every=0)
+    with pytest.raises(ValueError, match=r"`update_every` must be one of \('epoch',\)"):
+        ScheduleLogger("logs", update_every="batch")
