@@ -8,6 +8,7 @@ train-agent tune-greedy --out greedy.json
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import sys
@@ -67,6 +68,8 @@ def _train_parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace, console: Console) -> None:
+    import tensorflow as tf
+
     from keras_greedylr.validation import check_float
     from keras_greedylr_agents import evaluate, export
     from keras_greedylr_agents.problems.families import FAMILIES
@@ -76,6 +79,10 @@ def _train(options: argparse.Namespace, console: Console) -> None:
     check_float("minutes", options.minutes, above=0.0)
     export.check_target(options.out)
     working = options.out.with_name(options.out.name + ".training")
+    with contextlib.suppress(RuntimeError):  # TensorFlow is at work already: then as it is
+        # the families are computed side by side; their matrices are too small to share
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.get_logger().setLevel("ERROR")
     trainer = Trainer(config, working, options.resume)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
                TimeRemainingColumn(), TextColumn("{task.fields[state]}"))  # fmt: skip
@@ -115,11 +122,13 @@ def _train(options: argparse.Namespace, console: Console) -> None:
 
 
 def _given(options: argparse.Namespace) -> list[str]:
-    """The options that differ from their defaults."""
+    """The options that made the policy, where they differ from their defaults."""
     parser = _train_parser()
     given = []
     for name, value in vars(options).items():
-        if value != parser.get_default(name) and name != "resume":
+        if value != parser.get_default(name) and name not in ("resume", "evaluate"):
+            # of a path only its name: a card goes to other machines
+            value = value.name if isinstance(value, Path) else value
             given += [f"--{name.replace('_', '-')}", str(value)]
     return given
 

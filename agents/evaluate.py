@@ -237,6 +237,9 @@ def summarise(evaluation: Evaluation, policy: str) -> dict[str, Any]:
                 "ratio_by_problem": {
                     p: float(np.exp(r.mean())) for p, r in zip(problems, ratio, strict=True)
                 },
+                "win_rate_by_problem": {
+                    p: float(w.mean()) for p, w in zip(problems, win, strict=True)
+                },
                 "ratio_by_rate": [float(r) for r in np.exp(ratio.mean(axis=(0, 1)))],
             }
         stuck = [o[name].training > STUCK * o[name].started for o in problems.values()]

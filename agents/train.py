@@ -52,7 +52,7 @@ class Config:
     problems: str = "nmf,networks"
     seed: int = 0
     runs: int = 256
-    iterations: int = 250
+    iterations: int = 160
     epochs: int = 12
     learning_rate: float = 1e-3
     hidden: int = 64
@@ -61,7 +61,7 @@ class Config:
     trace: float = 0.95
     clip: float = 0.2
     entropy: float = 0.0
-    training_share: float = 0.1
+    training_share: float = 0.0
 
     def __post_init__(self) -> None:
         select(self.problems)

@@ -79,9 +79,16 @@ def test_observations_are_finite_and_broken_losses_show():
     assert np.isfinite(seen).all() and np.isfinite(used).all()
     broken = seen[:, 0, NAMES.index("loss_broken")]
     assert list(np.flatnonzero(broken)) == [3, 5]
-    # what comes after a broken interval is what would have come without it
-    steady = [i._replace(movement=np.full(3, 0.01, f32)) for i in intervals]
-    assert drive(np, np.ones(3, f32), steady, np.zeros((12, 3), f32))[0][4, 0, 3] < 4
+
+
+def test_a_broken_interval_is_forgotten():
+    good, nan = run_of(0, 3), np.full(3, np.nan, f32)
+    broken = Interval(nan, nan, nan, good[3].progress, nan, nan, nan)
+    zeros = np.zeros((13, 3), f32)
+    with_it, _ = drive(np, np.ones(3, f32), [*good[:3], broken, *good[3:]], zeros)
+    without, _ = drive(np, np.ones(3, f32), good, zeros[:12])
+    lasting = [i for i, name in enumerate(NAMES) if name != "movement_change"]
+    np.testing.assert_array_equal(with_it[4:, :, lasting], without[3:, :, lasting])
 
 
 def test_first_loss_not_finite_does_not_stay():

@@ -1,0 +1,67 @@
+"""`train-agent` from end to end, and its errors."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tf_agents")
+import keras_greedylr_agents  # noqa: F401, I001
+
+from keras_greedylr.policy import load_policy
+from keras_greedylr_agents.cli import main
+
+TINY = ["--problems", "teacher", "--runs", "4", "--epochs", "1", "--hidden", "8"]
+
+
+def test_train_resume_and_evaluate(tmp_path, capsys):
+    out = tmp_path / "mine"
+    train = [*TINY, "--out", str(out), "--iterations", "2", "--evaluate", "none"]
+    assert main([*train, "--minutes", "1e-9"]) == 0  # none begun: an untrained policy
+    assert load_policy(out, "numpy").card["iterations"] == 0
+    assert main(train) == 2 and "Pass --resume" in capsys.readouterr().err
+    assert main([*train, "--resume"]) == 0
+    policy = load_policy(out)
+    assert policy.card["iterations"] == 2 and policy.card["config"]["problems"] == "teacher"
+    assert policy.card["command"].startswith("train-agent") and "teacher" in policy.card["command"]
+    assert np.isfinite(policy(np.zeros((2, 18), np.float32))).all()
+
+    report = tmp_path / "report"
+    evaluate = ["evaluate", str(out), "--split", "development", "--problems", "cancer"]
+    assert main([*evaluate, "--seeds", "1", "--tuning-seeds", "1", "--out", str(report)]) == 0
+    summary = json.loads(report.with_suffix(".json").read_text())
+    assert summary["problems"] == ["cancer"] and "untrained" in summary["table"]
+    assert (
+        report.with_suffix(".md").read_text()
+        == capsys.readouterr().out[-len(report.with_suffix(".md").read_text()) :]
+    )
+    left = {p.name for p in tmp_path.iterdir()}
+    assert left == {"mine", "mine.training", "report.json", "report.md"}
+
+
+def test_tune_greedy(tmp_path, capsys):
+    out = tmp_path / "greedy.json"
+    assert main(["tune-greedy", "--problems", "teacher", "--candidates", "2", "--seeds", "1",
+                 "--out", str(out)]) == 0  # fmt: skip
+    assert len(json.loads(out.read_text())["candidates"]) == 2
+    assert "best of 2" in capsys.readouterr().out
+
+
+WRONG = {
+    "unknown problem": (["--out", "x", "--problems", "chess"], "chess"),
+    "bad option": (["--out", "x", "--runs", "0"], "`runs` must be an integer >= 1"),
+    "no minutes": (["--out", "x", "--minutes", "0"], "`minutes` must be"),
+    "taken": (["--out", "."], "is not a policy"),
+    "not a policy": (["evaluate", "nowhere"], "Not a policy"),
+    "unknown split's problem": (["evaluate", "default", "--problems", "teacher"], "teacher"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_errors_say_what_was_wrong(case, tmp_path, monkeypatch, capsys):
+    (tmp_path / "precious").write_text("")
+    monkeypatch.chdir(tmp_path)
+    arguments, reason = WRONG[case]
+    assert main(arguments) == 2
+    assert reason in capsys.readouterr().err.replace("\n", " ")
+    assert [p.name for p in tmp_path.iterdir()] == ["precious"]  # nothing half-written

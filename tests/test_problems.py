@@ -1,0 +1,137 @@
+"""The inner problems: what any family must do, and the networks' optimizers against Keras'."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tf_agents")
+import keras_greedylr_agents  # noqa: F401, I001
+import keras
+import tensorflow as tf
+
+from keras_greedylr_agents.problems import base, data, families
+from keras_greedylr_agents.problems.layers import Convolution, Dense, Embedding, Recurrent
+from keras_greedylr_agents.problems.networks import Network
+from keras_greedylr_agents.problems.nmf import NMF
+
+SMALL = (
+    NMF("nmf", "gamma", columns=16, blocks=2, steps=3),
+    NMF("nmf-noisy", "digits", "simultaneous", 3, columns=16, most_gradient_noise=1.0, steps=3),
+    Network("mlp", "mixture", (Dense(8, "relu"),), "sgd", 6, steps=3),
+    Network("cnn", "digits", (Convolution(2), Dense(4, "tanh")), "adam", 10, steps=3),
+    Network("rnn", "topics", (Embedding(34, 3), Recurrent(5)), "momentum", 34, steps=3),
+    Network("teacher", "round inputs", (), "adam", 2, teacher=(Dense(4, "tanh"),), steps=3),
+    Network("regression", "diabetes", (Dense(4),), "momentum", 1, regression=True, steps=3),
+)
+
+
+def play(problem, rates, seed=0, runs=4, intervals=4):
+    batch = base.start(problem, tf.constant([seed, 0]), runs)
+    reports = []
+    for _ in range(intervals):
+        batch, report = base.advance(problem, batch, problem.usual_rate(batch.state) * rates, 4)
+        reports.append(report)
+    return batch, reports
+
+
+@pytest.mark.parametrize("problem", SMALL, ids=lambda p: p.name)
+def test_contract(problem):
+    before = base.start(problem, tf.constant([0, 0]), 4)
+    after, reports = play(problem, tf.constant([1.0, 1.0, 0.0, 1e-3]))
+    loss = np.stack([r.losses.numpy() for r in reports])
+    assert loss.shape == (4, problem.steps, 4) and np.isfinite(loss).all()
+    moved = np.abs(problem.weights(after.state) - problem.weights(before.state)).max(axis=1)
+    assert (moved > 0).tolist() == [True, True, False, True]  # the rate is each run's own
+    assert moved[3] < moved[1]
+    for name in ("training_loss", "validation_loss"):
+        value = getattr(problem, name)(after.state).numpy()
+        assert value.shape == (4,) and np.isfinite(value).all()
+    assert len(np.unique(problem.training_loss(before.state))) == 4  # runs differ
+    validated = [np.isfinite(r.interval.validation_loss).all() for r in reports]
+    assert validated == [(i + 1) % problem.validate_every == 0 for i in range(4)]
+    assert [float(r.interval.progress[0]) for r in reports] == [0.25, 0.5, 0.75, 1.0]
+
+
+@pytest.mark.parametrize("problem", SMALL[:3], ids=lambda p: p.name)
+def test_same_seed_same_runs(problem):
+    one, two, other = (play(problem, 1.0, seed=seed)[0] for seed in (1, 1, 2))
+    tf.nest.map_structure(np.testing.assert_array_equal, one.state, two.state)
+    assert not np.array_equal(problem.weights(one.state), problem.weights(other.state))
+
+
+@pytest.mark.parametrize("problem", SMALL, ids=lambda p: p.name)
+def test_a_run_does_not_see_its_neighbours(problem):
+    batch = base.start(problem, tf.constant([3, 0]), 3)
+    batches = problem.batches(batch.state, tf.constant([4, 0]))
+    rates = problem.usual_rate(batch.state)
+    wild = rates * tf.constant([1.0, 1e9, 1e9])
+    calm, wrecked = (
+        problem.weights(problem.train(batch.state, batches, r)[0]) for r in (rates, wild)
+    )
+    np.testing.assert_array_equal(calm[0], wrecked[0])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+def test_optimizers_are_kerass(optimizer):
+    problem = Network("m", "mixture", (Dense(5, "relu"),), optimizer, 6, steps=7)
+    state = problem.sample(tf.constant([0, 0]), 2)
+    x, y = problem.batches(state, tf.constant([1, 0]))
+    trained, losses = problem.train(state, (x, y), tf.constant([0.05, 0.01]))
+    for run, rate in enumerate((0.05, 0.01)):
+        model = keras.Sequential([keras.layers.Dense(5, "relu"), keras.layers.Dense(6)])
+        model.build((None, 32))
+        model.set_weights([w[run].numpy() for w in tf.nest.flatten(state.params)])
+        made = {
+            "sgd": keras.optimizers.SGD(rate),
+            "momentum": keras.optimizers.SGD(rate, momentum=float(state.momentum[run])),
+            "adam": keras.optimizers.Adam(rate),
+        }[optimizer]
+        model.compile(made, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        theirs = [model.train_on_batch(x[i, run], y[i, run]) for i in range(7)]
+        np.testing.assert_allclose(losses[:, run], theirs, rtol=1e-4)
+        for w, v in zip(tf.nest.flatten(trained.params), model.get_weights(), strict=True):
+            np.testing.assert_allclose(w[run], v, rtol=2e-4, atol=2e-6)
+
+
+def test_convolution_is_kerass():
+    x = np.random.default_rng(0).normal(size=(1, 4, 8, 8, 3)).astype(np.float32)
+    (kernel, bias), shape = Convolution(5).init(tf.constant([0, 0]), 1, (8, 8, 3))
+    layer = keras.layers.Conv2D(5, 3, activation="relu")
+    layer.build((None, 8, 8, 3))
+    layer.set_weights([tf.reshape(kernel, (3, 3, 3, 5)), bias[0] + 0.1])
+    theirs = keras.layers.AveragePooling2D(2)(layer(x[0]))
+    mine = Convolution(5).apply([kernel, bias + 0.1], tf.constant(x))[0]
+    assert shape == mine.shape[1:]
+    np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
+def test_splits_share_neither_data_nor_kind():
+    seen = {
+        split: ({f.data for f in found}, {f.kind for f in found}, {f.name for f in found})
+        for split, found in families.FAMILIES.items()
+    }
+    for one in seen:
+        for other in set(seen) - {one}:
+            for mine, theirs in zip(seen[one], seen[other], strict=True):
+                assert not mine & theirs
+    # names could lie: no example stands in two splits either
+    rows = {
+        split: {
+            row.tobytes()
+            for f in found
+            if f.data in data.LOADERS
+            for row in np.round(data.load(f.data)[0].reshape(len(data.load(f.data)[0]), -1), 4)
+            if len(row) > 6  # short windows of text coincide, as words do
+        }
+        for split, found in families.FAMILIES.items()
+    }
+    assert not rows["training"] & (rows["development"] | rows["test"])
+    assert not rows["development"] & rows["test"]
+    assert len(families.FAMILIES["test"]) >= 10
+
+
+def test_select():
+    names = [f.name for f in families.select("nmf-digits, nmf")]
+    assert sorted(names) == ["nmf-digits", "nmf-gamma", "nmf-noisy"]
+    for wrong in ("digits-rnn", "", "wine"):  # the last is a test family's
+        with pytest.raises(ValueError, match="Received"):
+            families.select(wrong)

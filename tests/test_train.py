@@ -1,0 +1,121 @@
+"""PPO holds all its variables and learns; a seed gives one policy; a kill costs an iteration."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tf_agents")
+import keras_greedylr_agents  # noqa: F401, I001
+
+from keras_greedylr import observation
+from keras_greedylr.policy import load_policy
+from keras_greedylr_agents import export
+from keras_greedylr_agents.train import Config, Trainer
+
+TINY = Config(problems="teacher", runs=4, iterations=3, epochs=2, hidden=8)
+
+
+def flat(agent):
+    return [v.numpy() for v in agent.actor_net.variables + agent._value_net.variables]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A trainer before, its weights then, and after two iterations of three."""
+    folder = tmp_path_factory.mktemp("one")
+    trainer = Trainer(TINY, folder)
+    before = flat(trainer.agent)
+    metrics = [trainer.iterate() for _ in range(2)]
+    return trainer, before, metrics, folder
+
+
+def test_actor_and_critic_hold_their_variables_and_change(trained):
+    trainer, before, _, _ = trained
+    agent = trainer.agent
+    assert len(agent.actor_net.trainable_variables) == 7  # three layers, and the deviation
+    assert len(agent._value_net.trainable_variables) == 6
+    changed = [not np.array_equal(old, new) for old, new in zip(before, flat(agent), strict=True)]
+    assert all(changed)
+
+
+def test_metrics_and_logs(trained):
+    _, _, metrics, folder = trained
+    assert {"return", "return/teacher", "entropy", "inner_steps_per_second"} <= set(metrics[0])
+    assert all(np.isfinite(list(m.values())).all() for m in metrics)
+    assert list((folder / "logs").glob("events*"))
+
+
+def test_a_kill_costs_an_iteration_at_most(trained, tmp_path):
+    trainer, _, _, folder = trained
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    with pytest.raises(ValueError, match="Pass --resume"):
+        Trainer(TINY, copy)
+    with pytest.raises(ValueError, match=r"other settings: clip=0\.2, not 0\.3"):
+        Trainer(Config(**{**TINY.__dict__, "clip": 0.3}), copy, resume=True)
+    resumed = Trainer(TINY, copy, resume=True)
+    assert int(resumed.iteration) == 2
+    for mine, theirs in zip(flat(resumed.agent), flat(trainer.agent), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    # the runs it goes on with are those the other would have gone on with
+    np.testing.assert_array_equal(
+        resumed.environment.current_time_step().observation,
+        trainer.environment.current_time_step().observation,
+    )
+    seen = []
+    resumed.run(lambda i, _: seen.append(i))
+    assert seen == [3]
+    step = [v.numpy() for v in resumed.agent._optimizer.variables if v.shape == ()]
+    assert 6 in step  # two epochs an iteration: Adam's own state came back too
+
+
+def test_same_seed_same_policy(trained, tmp_path):
+    trainer, _, _, _ = trained
+    again = Trainer(TINY, tmp_path)
+    again.iterate(), again.iterate()
+    for mine, theirs in zip(flat(again.agent), flat(trainer.agent), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_exported_policy_is_the_agents(trained, tmp_path):
+    agent = trained[0].agent
+    layers = export.actor_layers(agent)
+    export.write_policy(tmp_path / "policy", layers, seed=0)
+    step = trained[0].environment.current_time_step()
+    greedy = agent.policy.action(step).action.numpy()
+    for runtime in ("tensorflow", "numpy"):
+        policy = load_policy(tmp_path / "policy", runtime)
+        np.testing.assert_allclose(policy(step.observation.numpy()), greedy, atol=1e-6)
+
+
+def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
+    layers = export.untrained_layers(0, hidden=4)
+    target = tmp_path / "policy"
+    export.write_policy(target, layers, note="first")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(export.np, "savez", full)
+        with pytest.raises(OSError, match="No space left"):
+            export.write_policy(target, layers, note="second")
+    assert load_policy(target, "numpy").card["note"] == "first"
+    export.write_policy(target, layers, note="third")
+    assert load_policy(target, "numpy").card["note"] == "third"
+    assert [p.name for p in tmp_path.iterdir()] == ["policy"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match="exists and is not a policy"):
+        export.write_policy(tmp_path / "other", layers)
+
+
+@pytest.mark.parametrize("wrong", [{"runs": 0}, {"clip": 0.0}, {"seed": -1}, {"problems": "x"}])
+def test_config_is_checked(wrong):
+    with pytest.raises(ValueError, match="Received"):
+        Config(**wrong)
+
+
+def test_untrained_policy_does_little():
+    seen = np.random.default_rng(0).uniform(-4, 4, (9, len(observation.NAMES)))
+    assert np.abs(export.act_with(export.untrained_layers(0))(seen.astype(np.float32))).max() < 0.05
