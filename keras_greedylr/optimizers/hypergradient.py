@@ -13,6 +13,7 @@ rate rises while successive gradients point the same way.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -114,6 +115,8 @@ class HypergradientDescent(TwoPassOptimizer):
         self.hyper_learning_rate = hyper_learning_rate
         self.mode = mode
         self.per_parameter = per_parameter
+        # Read here: `build` may run where TensorFlow cannot read.
+        self._start = float(ops.convert_to_numpy(inner_optimizer.learning_rate))
 
     @property
     def learning_rate(self) -> Any:
@@ -123,6 +126,10 @@ class HypergradientDescent(TwoPassOptimizer):
     @learning_rate.setter
     def learning_rate(self, learning_rate: Any) -> None:
         self.inner_optimizer.learning_rate = learning_rate
+        self._start = float(ops.convert_to_numpy(self.inner_optimizer.learning_rate))
+        if self.per_parameter and self.built:
+            for rate in self._rates:
+                rate.assign(ops.full(rate.shape, self._start, rate.dtype))
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -137,11 +144,12 @@ class HypergradientDescent(TwoPassOptimizer):
         super().build(variables)
         self._units = self.add_optimizer_variables(variables, "unit")  # u_{t-1}
         if self.per_parameter:
-            rate = float(ops.convert_to_numpy(self.inner_optimizer.learning_rate))
             self._rates = self.add_optimizer_variables(
                 variables,
                 "rate",
-                initializer=lambda shape, dtype: ops.full(shape, constant(rate, dtype), dtype),
+                initializer=lambda shape, dtype: ops.full(
+                    shape, constant(self._start, dtype), dtype
+                ),
             )
             self._rate_sum = add_scalar(self, "rate_sum")
             self._rate_count = add_scalar(self, "rate_count")
@@ -159,7 +167,8 @@ class HypergradientDescent(TwoPassOptimizer):
         for scalar in self._scalars:
             scalar.assign(0.0)
         super()._backend_update_step(grads, trainable_variables, learning_rate)
-        self.inner_optimizer._iterations.assign_add(1)
+        # It counts batches, as this one does.
+        self.inner_optimizer._iterations.assign_add(self.gradient_accumulation_steps or 1)
 
     def observe_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Adds a gradient to the products; moves the rates that are the variable's own."""
@@ -181,7 +190,7 @@ class HypergradientDescent(TwoPassOptimizer):
             rate = rate * (1.0 - self.hyper_learning_rate * ops.sign(product))
         self.assign(self._rates[index], rate)
         self.assign_add(self._rate_sum, ops.cast(ops.sum(rate), self._rate_sum.dtype))
-        self.assign_add(self._rate_count, float(ops.size(rate)))
+        self.assign_add(self._rate_count, math.prod(rate.shape))
 
     def decide(self, learning_rate: Any) -> None:
         """Moves the rate."""

@@ -24,7 +24,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_greedylr.optimizers.scalars import add_scalar, constant, minimum
+from keras_greedylr.optimizers.scalars import add_scalar, constant, dense, minimum
 from keras_greedylr.validation import check_choice, check_float, check_int
 
 
@@ -345,7 +345,7 @@ def _value_and_gradients(
             tape.watch(weights)
             loss, extra = function(weights)
         gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
-        return loss, extra, [tf.convert_to_tensor(g) for g in gradients]
+        return loss, extra, [dense(g, g.dtype) for g in gradients]
     if backend == "torch":
         import torch
 

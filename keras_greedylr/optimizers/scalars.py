@@ -1,4 +1,4 @@
-"""Scalars of an optimizer's state, and arithmetic that keeps their precision.
+"""Scalars of an optimizer's state, and arithmetic that works alike on every backend.
 
 `keras.ops` rounds double precision to single in places: `maximum` and `minimum`
 on PyTorch, `cast` of a Python number on TensorFlow. Under `floatx` float64 an
@@ -39,3 +39,12 @@ def maximum(a: Any, b: Any) -> Any:
 def minimum(a: Any, b: Any) -> Any:
     """The smaller of two tensors of one dtype."""
     return ops.where(a < b, a, b)
+
+
+def dense(gradient: Any, dtype: Any) -> Any:
+    """A gradient as a tensor of `dtype`; those of embeddings come sparse on TensorFlow."""
+    if hasattr(gradient, "dense_shape"):
+        import tensorflow as tf
+
+        gradient = tf.convert_to_tensor(gradient)
+    return ops.cast(gradient, dtype)

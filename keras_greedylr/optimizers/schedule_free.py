@@ -27,7 +27,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_greedylr.optimizers.scalars import add_scalar, constant, maximum, minimum
+from keras_greedylr.optimizers.scalars import add_scalar, constant, dense, maximum, minimum
 from keras_greedylr.validation import check_float, check_int
 
 
@@ -207,7 +207,7 @@ class ScheduleFreeSGD(_ScheduleFree):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates `variable`, which holds y."""
-        gradient = ops.cast(ops.convert_to_tensor(gradient), variable.dtype)
+        gradient = dense(gradient, variable.dtype)
         self._step(variable, gradient, ops.cast(learning_rate, variable.dtype))
 
     def get_config(self) -> dict[str, Any]:
@@ -298,7 +298,7 @@ class ScheduleFreeAdamW(_ScheduleFree):
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates `variable`, which holds y."""
         dtype = variable.dtype
-        g = ops.cast(ops.convert_to_tensor(gradient), dtype)
+        g = dense(gradient, dtype)
         velocity = self._velocities[self._get_variable_index(variable)]
         v = self.beta_2 * velocity + (1 - self.beta_2) * ops.square(g)
         self.assign(velocity, v)

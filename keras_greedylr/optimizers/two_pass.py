@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras import ops
+
+from keras_greedylr.optimizers.scalars import dense
 
 
 class TwoPassOptimizer(keras.optimizers.Optimizer):
@@ -32,8 +33,7 @@ class TwoPassOptimizer(keras.optimizers.Optimizer):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Serves one variable in the pass that is on."""
-        # Gradients of embeddings come sparse, and their squares would not add up.
-        gradient = ops.cast(ops.convert_to_tensor(gradient), variable.dtype)
+        gradient = dense(gradient, variable.dtype)
         step = self.observe_step if self._observing else self.move_step
         step(gradient, variable, learning_rate)
 
