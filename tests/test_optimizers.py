@@ -72,7 +72,7 @@ CONTRACT = {
     "hypergradient adam": lambda: HypergradientDescent(
         keras.optimizers.AdamW(0.01), 1e-3, per_parameter=True
     ),
-    "line search": lambda: ArmijoLineSearch(0.5, c=0.2),
+    "line search": lambda: ArmijoLineSearch(0.6, 0.6, c=0.2),  # float32(0.6) > 0.6
 }
 
 

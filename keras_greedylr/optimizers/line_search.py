@@ -194,8 +194,10 @@ class ArmijoLineSearch(keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, the rate as it stands."""
+        # The variable is of single precision and may lie above the bound by its rounding.
+        rate = min(super().get_config()["learning_rate"], self.max_learning_rate)
         return {
-            "learning_rate": super().get_config()["learning_rate"],
+            "learning_rate": rate,
             "max_learning_rate": self.max_learning_rate,
             "c": self.c,
             "beta": self.beta,
@@ -213,7 +215,8 @@ class LineSearchModel(keras.Model):
 
     It computes what the model in it does and shares its weights, so that one
     trains through the wrapper and uses either. Each step costs one evaluation
-    of the gradient and one of the loss for every rate that is tried.
+    of the gradient and one of the loss for every rate that is tried. It trains
+    on one device.
 
     Example: see `ArmijoLineSearch`.
 
@@ -273,6 +276,8 @@ class LineSearchModel(keras.Model):
                 "`mixed_bfloat16`, or compile with `auto_scale_loss=False`). "
                 f"Received: optimizer={optimizer!r}"
             )
+        if getattr(getattr(self, "distribute_strategy", None), "num_replicas_in_sync", 1) > 1:
+            raise NotImplementedError("LineSearchModel trains on one device: each would search.")
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if not optimizer.built:
             optimizer.build(self.trainable_variables)
