@@ -1,0 +1,50 @@
+"""Scalars of an optimizer's state, and arithmetic that works alike on every backend.
+
+`keras.ops` rounds double precision to single in places: `maximum` and `minimum`
+on PyTorch, `cast` of a Python number on TensorFlow. Under `floatx` float64 an
+optimizer should be exact, so the functions here stand in for those.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def add_scalar(optimizer: keras.optimizers.Optimizer, name: str, value: float = 0.0) -> Any:
+    """Adds a scalar variable to the state of `optimizer`, which starts at `value`."""
+    # Half precision could not even count the steps.
+    dtype = "float64" if keras.config.floatx() == "float64" else "float32"
+    return optimizer.add_variable(
+        (),
+        lambda shape, dtype: ops.full(shape, constant(value, dtype), dtype),
+        dtype=dtype,
+        aggregation="only_first_replica",  # each device computes the same
+        name=name,
+    )
+
+
+def constant(value: float, dtype: Any) -> Any:
+    """A Python number as a tensor."""
+    return ops.convert_to_tensor(value, dtype)
+
+
+def maximum(a: Any, b: Any) -> Any:
+    """The larger of two tensors of one dtype."""
+    return ops.where(a > b, a, b)
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """The smaller of two tensors of one dtype."""
+    return ops.where(a < b, a, b)
+
+
+def dense(gradient: Any, dtype: Any) -> Any:
+    """A gradient as a tensor of `dtype`; those of embeddings come sparse on TensorFlow."""
+    if hasattr(gradient, "dense_shape"):
+        import tensorflow as tf
+
+        gradient = tf.convert_to_tensor(gradient)
+    return ops.cast(gradient, dtype)
