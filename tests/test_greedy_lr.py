@@ -516,3 +516,11 @@ def test_horizon_of_a_fit_of_unknown_length():
     callback.set_params({"epochs": 5, "steps": None})
     with pytest.raises(ValueError, match=r"must know the number of batches.*Pass the number of"):
         callback._start(0.01)
+
+
+def test_horizon_leaves_out_epochs_before_the_first(make_model, regression, capsys):
+    callback = GreedyLR(horizon="fit", min_lr=1e-4, verbose=1)
+    make_model().fit(*regression, epochs=9, initial_epoch=4, verbose=0, callbacks=[callback])
+    assert callback.rule.horizon == callback.state.seen == 5
+    assert callback.learning_rate == 1e-4
+    assert "the upper bound falls towards the end of the horizon" in capsys.readouterr().out

@@ -184,7 +184,8 @@ class GreedyLR(Schedule):
         """How many values the rule will see in this `fit`."""
         if self.params is None:  # not in a `fit` yet
             return 1
-        epochs, steps = self.params.get("epochs"), self.params.get("steps")
+        epochs = self.params.get("epochs") - self._skipped
+        steps = self.params.get("steps")
         if isinstance(self.update_every, str):
             return epochs
         if steps is None:
@@ -197,6 +198,7 @@ class GreedyLR(Schedule):
     # State of one `fit`.
 
     def _start(self, learning_rate: float) -> None:
+        self._skipped = self._epoch or 0  # epochs before the first, which the rule will not see
         self.rule = self._make_rule(learning_rate, "min" if self.mode == "auto" else self.mode)
         self.state = self.rule.init(learning_rate)
         self._mode_known = self.mode != "auto"
@@ -228,6 +230,7 @@ class GreedyLR(Schedule):
         # All of it is sound: now it is taken.
         self.state = state
         self._group_sum, self._group_batches = float(group_sum), snapshot["group_batches"]
+        self._skipped = 0  # it has seen them in an earlier `fit`
         self._seen = self.state.metric is not None  # no validation may be left to be seen
         self.rule = self._make_rule(self.state.initial_learning_rate, self.rule.mode)
         return self.state.learning_rate
@@ -388,6 +391,8 @@ def _reason(monitor: str, rule: GreedyRule, before: GreedyState, after: GreedySt
         return ""
     if after.event == "reset":
         return f"reset after {rule.reset_after} cuts at min_lr"
+    if after.ceiling is not None:
+        return "the upper bound falls towards the end of the horizon"
     if before.cooldown_left or before.warmup_left:
         return f"{'cooldown' if before.cooldown_left else 'warmup'} carries on"
     did = "improved" if after.event == "raised" else "did not improve"
