@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_greedylr.rule import ANNEAL
+
 
 class GreedyParameters(NamedTuple):
     """The rule's parameters, arrays [P] (or numbers, for all runs); the rule says what they do."""
@@ -23,6 +25,7 @@ class GreedyParameters(NamedTuple):
     carry_on: np.ndarray | bool = True  # phases="carry_on", not "hold"
     min_lr: np.ndarray | float = 1e-5
     max_lr: np.ndarray | float = 1.0
+    horizon: np.ndarray | int = 0  # 0 for none
 
 
 class BatchedGreedyRule:
@@ -40,6 +43,7 @@ class BatchedGreedyRule:
         self._values = np.full((int(self.parameters.window.max()), *runs), np.nan)  # newest first
         self._best = np.full(runs, np.inf)
         self._good, self._bad, self._cooling, self._warming = np.zeros((4, *runs), int)
+        self._seen, self._ceiling = np.zeros(runs, int), np.full(runs, np.nan)
 
     def update(self, metric: np.ndarray) -> np.ndarray:
         """Returns the rates [P] after one more value per run; values not finite are skipped."""
@@ -73,6 +77,13 @@ class BatchedGreedyRule:
         raised = np.maximum(self.rate, np.minimum(self.rate / p.factor, p.max_lr))
         cut = np.minimum(self.rate, np.maximum(self.rate * p.factor, p.min_lr))
         rate = np.where(move > 0, raised, np.where(move < 0, cut, self.rate))
+
+        self._seen = self._seen + valid
+        left = np.maximum(1.0 - self._seen / np.maximum(p.horizon, 1), 0.0) / ANNEAL
+        ending = valid & (p.horizon > 0) & (left < 1.0)
+        self._ceiling = np.where(ending & np.isnan(self._ceiling), rate, self._ceiling)
+        bound = self._ceiling * 0.5 * (1.0 - np.cos(np.pi * left))
+        rate = np.where(ending, np.minimum(rate, np.maximum(bound, p.min_lr)), rate)
 
         def keep(old: np.ndarray, new: np.ndarray) -> np.ndarray:
             return np.where(valid, new, old)

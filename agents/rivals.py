@@ -131,29 +131,20 @@ class Greedy:
 
     Args:
         parameters: Of the rule, its defaults if left out.
-        last_part: Part of the run, at its end, over which the upper bound falls linearly to zero
-            from the rate that part began with; 0 is the published rule.
     """
 
-    def __init__(self, parameters: GreedyParameters | None = None, last_part: float = 0.0) -> None:
+    def __init__(self, parameters: GreedyParameters | None = None) -> None:
         self.parameters = parameters or GreedyParameters()
-        self.last_part = last_part
 
     def first(self, rates: np.ndarray) -> np.ndarray:
         """Returns the rates as they are."""
         own = self.parameters._replace(min_lr=rates * 1e-3, max_lr=rates * 1e3)
         self.rule = BatchedGreedyRule(own, rates)
-        self.top = None
         return self.rule.rate
 
     def next(self, seen: Interval, bound: np.ndarray | None) -> np.ndarray:
         """Updates the rule."""
-        rates = self.rule.update(seen.loss)
-        left = 1.0 - float(seen.progress[0])
-        if left >= self.last_part:
-            return rates
-        self.top = rates if self.top is None else self.top
-        return np.minimum(rates, self.top * left / self.last_part)
+        return self.rule.update(seen.loss)
 
 
 class Learned:
@@ -179,5 +170,5 @@ RIVALS: dict[str, Callable[[], Controller]] = {
     "plateau": Plateau,
     "hand-written": HandWritten,
     "greedy": Greedy,
-    "greedy, falling": lambda: Greedy(last_part=0.4),
+    "greedy, horizon": lambda: Greedy(GreedyParameters(horizon=observation.DECISIONS)),
 }

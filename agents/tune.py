@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_greedylr import observation
 from keras_greedylr.validation import check_int
 from keras_greedylr_agents.evaluate import bounded, rollout
 from keras_greedylr_agents.greedy import GreedyParameters
@@ -33,6 +34,7 @@ def candidates(count: int, seed: int) -> list[dict[str, Any]]:
                 cooldown=int(rng.choice([0, 0, 1, 2])),
                 warmup=int(rng.choice([0, 0, 1, 2])),
                 carry_on=bool(rng.integers(2)),
+                horizon=int(rng.choice([0, observation.DECISIONS])),
             )._asdict()
         )
     return [{k: v for k, v in c.items() if k not in ("min_lr", "max_lr")} for c in found]

@@ -38,16 +38,15 @@ def test_batched_greedy_rule_is_the_rule():
         "warmup": rng.integers(0, 4, runs),
         "min_lr": np.full(runs, 1e-4),
         "max_lr": np.full(runs, 0.5),
+        "horizon": rng.choice([0, 100, 200], runs),
     }
     carry_on = rng.integers(0, 2, runs).astype(bool)
     batched = BatchedGreedyRule(GreedyParameters(**fields, carry_on=carry_on), np.full(runs, 0.01))
-    rules = [
-        GreedyRule(
-            **{name: values[i].item() for name, values in fields.items()},
-            phases="carry_on" if carry_on[i] else "hold",
-        )
-        for i in range(runs)
-    ]
+    rules = []
+    for i in range(runs):
+        mine = {name: values[i].item() for name, values in fields.items()}
+        mine["horizon"] = mine["horizon"] or None
+        rules.append(GreedyRule(**mine, phases="carry_on" if carry_on[i] else "hold"))
     states = [rule.init(0.01) for rule in rules]
     steps = rng.normal(0, 0.1, (length, runs)) - np.linspace(0.05, -0.05, length)[:, None]
     metrics = np.cumsum(steps, axis=0)

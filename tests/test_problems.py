@@ -129,6 +129,14 @@ def test_splits_share_neither_data_nor_kind():
     assert len(families.FAMILIES["test"]) >= 10
 
 
+@pytest.mark.parametrize("split", families.FAMILIES)
+def test_every_family_can_be_begun(split):
+    for problem in families.FAMILIES[split]:
+        state = problem.sample(tf.constant([0, 0]), 2)
+        assert np.isfinite(problem.validation_loss(state)).all(), problem.name
+        assert (problem.usual_rate(state).numpy() > 0).all()
+
+
 def test_select():
     names = [f.name for f in families.select("nmf-digits, nmf")]
     assert sorted(names) == ["nmf-digits", "nmf-gamma", "nmf-noisy"]

@@ -60,7 +60,7 @@ FAMILIES: dict[Split, tuple[Problem, ...]] = {
         NMF("nmf-flower", "flower.jpg", update="simultaneous", rank=6, blocks=4),
         Network("flower-autoencoder", "flower itself", (Dense(16, "relu"),), "momentum", 64,
                 regression=True, least_data=0.5),
-        Network("flower-cnn", "flower", (Convolution(8), Convolution(12)), "adam", 4, batch=24,
+        Network("flower-cnn", "flower", (Convolution(16), Dense(24, "tanh")), "adam", 4, batch=24,
                 least_data=0.5, compiled=True),
         Network("names-rnn", "unicode names", (Embedding(SYMBOLS, 8), Recurrent(24)), "adam",
                 SYMBOLS, least_data=0.5, most_noise=0.05),
