@@ -55,7 +55,7 @@ setup(
     install_requires=[
         "keras>=3.11",  # the oldest CI runs; 3.10 counts batches otherwise with steps_per_execution
         "numpy",
-        "tensorboardX>=2.6",  # writes TensorBoard's events, text and HParams without TensorFlow
+        "tensorboardX>=2.6",  # TensorBoard's records and summaries without TensorFlow
     ],
     extras_require={
         **BACKENDS,

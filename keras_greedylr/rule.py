@@ -134,7 +134,7 @@ class GreedyRule:
             rise between them the rule starts afresh at the initial rate.
         horizon: `None`, or the number of values there will be. Over the last 30 %
             of them the upper bound falls, as half a cosine, from the rate in force
-            then to `min_lr`.
+            then to `min_lr`; it may take the rate down by more than `factor` a value.
         mode: `"min"` if smaller values are better, `"max"` if larger.
 
     Raises:
@@ -249,7 +249,8 @@ class GreedyRule:
         if self.horizon is not None:
             bound, ceiling = self._anneal(rate, seen, ceiling)
             if bound < rate:
-                rate, event = bound, "cut"
+                old = state.learning_rate
+                rate, event = bound, "cut" if bound < old else "raised" if bound > old else "none"
         return GreedyState(
             rate, initial, smooth, best, window, good, bad, cooling, warming,
             floor_cuts, seen, ceiling, event,

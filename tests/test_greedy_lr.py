@@ -524,3 +524,31 @@ def test_horizon_leaves_out_epochs_before_the_first(make_model, regression, caps
     assert callback.rule.horizon == callback.state.seen == 5
     assert callback.learning_rate == 1e-4
     assert "the upper bound falls towards the end of the horizon" in capsys.readouterr().out
+
+
+def test_a_callback_that_evaluates_changes_no_value(make_model, regression):
+    """On JAX the epoch's last loss is looked at in `on_epoch_end`, after that callback's."""
+
+    class Evaluate(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.evaluate(*(part[:44] for part in regression), verbose=0)
+
+    looked = []
+    for others in ([], [Evaluate()]):
+        spy = Spy(update_every=1, patience=NEVER)
+        make_model().fit(
+            *regression, batch_size=16, epochs=3, shuffle=False, verbose=0, callbacks=[*others, spy]
+        )
+        looked.append(spy.looked)
+    np.testing.assert_allclose(*looked, rtol=1e-4)
+
+
+def test_a_second_fit_has_a_horizon_of_its_own(make_model, regression, tmp_path):
+    model, rates = make_model(), []
+    for _ in range(2):
+        callback = GreedyLR(horizon="fit", min_lr=1e-4, state_path=tmp_path / "state.json")
+        rates += model.fit(*regression, epochs=10, verbose=0, callbacks=[callback]).history[
+            "learning_rate"
+        ]
+    assert callback.rule.horizon == callback.state.seen == 20
+    assert max(rates[10:]) > 1e-4 and callback.learning_rate == 1e-4

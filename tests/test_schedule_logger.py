@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from keras_greedylr import GreedyLR, ScheduleLogger
+from keras_greedylr import GreedyLR, LearnedLR, ScheduleLogger
 
 EPOCHS = 3
 BATCHES = 13  # 203 samples in batches of 16
@@ -204,3 +204,21 @@ def test_bad_update_every():
         ScheduleLogger("logs", update_every=0)
     with pytest.raises(ValueError, match=r"`update_every` must be one of \('epoch',\)"):
         ScheduleLogger("logs", update_every="batch")
+
+
+@pytest.mark.parametrize("logger_first", [True, False])
+@pytest.mark.parametrize(
+    "schedule", [GreedyLR(factor=0.5, patience=0, update_every=13), LearnedLR()]
+)
+def test_rates_are_those_in_force_in_any_order(
+    tmp_path, make_model, regression, schedule, logger_first
+):
+    """Decisions fall on the same batch of each epoch, and before its first."""
+    schedule = type(schedule).from_config(schedule.get_config())
+    logger, rates = ScheduleLogger(tmp_path), BatchRates()
+    ours = [logger, schedule] if logger_first else [schedule, logger]
+    fit(make_model(), regression, [*ours, rates])
+    scalars, _ = read(tmp_path)
+    np.testing.assert_allclose(
+        list(scalars["batch_learning_rate"].values()), rates.rates, rtol=1e-6
+    )

@@ -48,6 +48,8 @@ class BatchLoss:
 
     def hold_count(self) -> None:
         """Keeps the epoch's count of samples, for reports that come after validation reset it."""
+        if self._held is not None:
+            return
         if self._first:
             self._tracker = self._find_tracker()
         if self._tracker is not None:

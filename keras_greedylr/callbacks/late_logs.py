@@ -12,7 +12,7 @@ import threading
 from typing import Any
 
 MOST = 64  # reports that may be outstanding: what is kept stays small
-PATIENCE = 600.0  # seconds for a batch; beyond, another callback's hook has failed in its thread
+PATIENCE = 600.0  # seconds for one batch; beyond, another callback's hook has failed in its thread
 
 
 class LateLogs:
@@ -45,11 +45,13 @@ class LateLogs:
     def take(self) -> list[tuple[int, dict[str, Any]]]:
         """Returns the outstanding reports in order, with their indices; waits for them."""
         with self._arrival:
-            if not self._arrival.wait_for(lambda: len(self._logs) >= self.outstanding, PATIENCE):
-                raise RuntimeError(
-                    f"No logs came for {PATIENCE:g} s from {self.outstanding - len(self._logs)} "
-                    "batches: the hook of another callback may have failed in its thread."
-                )
+            while len(self._logs) < self.outstanding:
+                if not self._arrival.wait(PATIENCE):
+                    missing = self.outstanding - len(self._logs)
+                    raise RuntimeError(
+                        f"No logs came for {PATIENCE:g} s, and those of {missing} batches are due: "
+                        "another callback's hook may have failed in its thread."
+                    )
         return self.take_arrived()
 
     def take_arrived(self) -> list[tuple[int, dict[str, Any]]]:

@@ -196,13 +196,20 @@ class LearnedLR(Schedule):
         self._batch_loss.begin_epoch()
         if self._sample is None:
             self._sample = WeightSample(self.model)
-            if not len(self._weights):  # not restored
+            if not len(self._weights):  # nothing was restored
                 self._weights = self._sample(self.model)
                 self._movement = np.zeros_like(self._weights)
                 self._done = epoch * (self._steps or 0)
                 self._decisions = math.floor(self._done / self._interval)
                 first = float(observation.rate(np, self._history)[0])
-                self._apply("epoch", epoch, first, "the first interval tries a small rate")
+                self._apply(
+                    "epoch", epoch, first, "the first interval tries a small rate", begins=True
+                )
+            elif self._done >= self._total:
+                raise ValueError(
+                    f"State file '{self.state_path}' is that of a training whose {self._total} "
+                    "steps are done. Delete it to begin another, or pass a larger total_steps."
+                )
         if self._due:
             self._decide("epoch", epoch)
 
@@ -276,7 +283,13 @@ class LearnedLR(Schedule):
         self._history, rate = observation.apply_action(np, self._history, action)
         self._validation = math.nan
         self._begin_interval()
-        self._apply(unit, position, float(rate[0]), f"the policy's action is {action[0]:+.3f}")
+        self._apply(
+            unit,
+            position,
+            float(rate[0]),
+            f"the policy's action is {action[0]:+.3f}",
+            begins=unit == "epoch",
+        )
 
     def _runs_away(self, loss: float) -> bool:
         """Whether the loss is not finite or far above its average."""

@@ -25,6 +25,7 @@ class Decision(NamedTuple):
     new_rate: float
     reason: str  # why the rate moved, or ""
     values: dict[str, float]  # what the schedule goes by, finite numbers only
+    begins: bool  # decided before the epoch's first batch, which trains at the new rate
 
 
 class Schedule(keras.callbacks.Callback):
@@ -110,7 +111,9 @@ class Schedule(keras.callbacks.Callback):
         self._rate = rates[0]
         self._start(rates[0])
 
-    def _apply(self, unit: str, position: int, rate: float, reason: str) -> None:
+    def _apply(
+        self, unit: str, position: int, rate: float, reason: str, begins: bool = False
+    ) -> None:
         """Makes `rate` the model's rate and tells the listeners."""
         old = self._rate
         if rate != old:
@@ -125,7 +128,7 @@ class Schedule(keras.callbacks.Callback):
                     where += f", batch {position + 1}"
                 print(f"\n{where}: {type(self).__name__} sets learning rate to {rate:g}: {reason}.")
         if self._listeners:
-            decision = Decision(unit, position, old, rate, reason, self.values())
+            decision = Decision(unit, position, old, rate, reason, self.values(), begins)
             for listener in self._listeners:
                 listener(decision)
 
@@ -162,7 +165,7 @@ class Schedule(keras.callbacks.Callback):
             {} if states.finished else {e: s for e, s in states.epochs.items() if e < epoch}
         )
         self._saved[epoch] = self._snapshot()
-        self._apply("epoch", epoch, rate, f"restored from {self.state_path}")
+        self._apply("epoch", epoch, rate, f"restored from {self.state_path}", begins=True)
 
     def _save(self, epochs_done: int, finished: bool = False) -> None:
         """Writes the state after `epochs_done` epochs."""

@@ -129,7 +129,7 @@ class ScheduleLogger(keras.callbacks.Callback):
 
     def _on_decision(self, decision: Decision) -> None:
         """Takes note of what the schedule did; it may come before or after our own hook."""
-        self._decision = decision
+        self._decision, self._decided_in = decision, self._epoch
         changed = decision.new_rate != decision.old_rate
         step = decision.position if decision.unit == "epoch" else self._step(decision.position)
         if changed:
@@ -166,7 +166,11 @@ class ScheduleLogger(keras.callbacks.Callback):
     def _rate(self, unit: str, position: int, step: int) -> float:
         """The rate in force before anything was decided at this position."""
         last = self._decision
-        if last is not None and (last.unit, last.position) == (unit, position):
+        if (
+            last is not None
+            and not last.begins
+            and (last.unit, last.position, self._decided_in) == (unit, position, self._epoch)
+        ):
             return last.old_rate
         if self._schedule is not None:
             return self._schedule.learning_rate
