@@ -214,9 +214,10 @@ def _mean_schedule(
 def summarise(evaluation: Evaluation, policy: str) -> dict[str, Any]:
     """Returns the table of a policy against everyone else, ready for JSON.
 
-    Per contestant and loss: the median of final losses, the geometric mean of the ratios policy
-    by contestant, the part of pairs the policy wins (ties count half), both with 95 % bootstrap
-    intervals over (problem, seed), and the part of the contestant's runs that failed or stuck.
+    Per contestant and loss: the median of final losses, the geometric mean and the median of the
+    ratios policy by contestant, the part of pairs the policy wins (ties count half), with 95 %
+    bootstrap intervals over (problem, seed), and the part of the contestant's runs that failed or
+    stuck.
     """
     table: dict[str, Any] = {}
     problems = evaluation.outcomes
@@ -232,6 +233,7 @@ def summarise(evaluation: Evaluation, policy: str) -> dict[str, Any]:
             row[loss] = {
                 "median": float(np.median(theirs)),
                 "ratio": _interval(ratio, evaluation.plan, np.exp),
+                "median_ratio": float(np.exp(np.median(ratio))),
                 "win_rate": _interval(win, evaluation.plan, lambda x: x),
                 "failures": float(np.mean(theirs > FAILURE * constant)),
                 "ratio_by_problem": {
@@ -273,16 +275,16 @@ def markdown(summary: dict[str, Any]) -> str:
         f"x {', '.join(f'{r:g}' for r in summary['plan']['rates'])}; below 1 the policy is "
         "better. 95 % bootstrap intervals in brackets.",
         "",
-        "| contestant | validation ratio | wins | training ratio | wins | median validation | "
-        "failures | stuck |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| contestant | validation ratio | median ratio | wins | training ratio | median ratio | "
+        "wins | failures | stuck |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, row in summary["table"].items():
         cells = [name]
         for loss in LOSSES:
             cells.append("{:.2f} [{:.2f}, {:.2f}]".format(*row[loss]["ratio"]))
+            cells.append(f"{row[loss]['median_ratio']:.2f}")
             cells.append("{:.0%} [{:.0%}, {:.0%}]".format(*row[loss]["win_rate"]))
-        cells.append(f"{row['validation']['median']:.4g}")
         cells += [f"{row['validation']['failures']:.1%}", f"{row['stuck']:.1%}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

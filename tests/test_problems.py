@@ -20,7 +20,7 @@ SMALL = (
     Network("cnn", "digits", (Convolution(2), Dense(4, "tanh")), "adam", 10, steps=3),
     Network("rnn", "topics", (Embedding(34, 3), Recurrent(5)), "momentum", 34, steps=3),
     Network("teacher", "round inputs", (), "adam", 2, teacher=(Dense(4, "tanh"),), steps=3),
-    Network("regression", "diabetes", (Dense(4),), "momentum", 1, regression=True, steps=3),
+    Network("regression", "diabetes", (Dense(4),), "momentum", 1, 0.9, regression=True, steps=3),
 )
 
 

@@ -99,8 +99,8 @@ COUNTED_MODULES = (
 def _docstrings(module: str) -> list[str]:
     with warnings.catch_warnings(action="ignore"):  # some members are deprecated
         members = [m for _, m in inspect.getmembers(importlib.import_module(module))]
-    members += [f for m in members if inspect.isclass(m) for _, f in inspect.getmembers(m)]
-    texts = {m.__doc__ for m in members if isinstance(getattr(m, "__doc__", None), str)}
+        members += [f for m in members if inspect.isclass(m) for _, f in inspect.getmembers(m)]
+        texts = {m.__doc__ for m in members if isinstance(getattr(m, "__doc__", None), str)}
     return sorted(text for text in texts if len(text) > 100)
 
 

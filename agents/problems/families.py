@@ -1,7 +1,8 @@
 """The families, by what they are for: training, development or test.
 
 No data set and no kind stands in two splits; a test holds it. Choices are made by the development
-families alone, and the test families are for the end.
+families alone, and the test families are for the end. The momentum of both is fixed: a rival's
+rate is tuned for a problem, not for a mixture of optimizers.
 """
 
 from __future__ import annotations
@@ -42,23 +43,23 @@ FAMILIES: dict[Split, tuple[Problem, ...]] = {
     ),
     "development": (
         NMF("nmf-china", "china.jpg", rank=6, blocks=8, validate_every=5),
-        Network("china-mlp", "china", (Dense(48, "relu"),), "momentum", 4, batch=24,
+        Network("china-mlp", "china", (Dense(48, "relu"),), "momentum", 4, 0.9, batch=24,
                 least_data=0.3),
         Network("china-cnn", "china", (Convolution(12), Dense(16, "relu")), "adam", 4,
                 least_data=0.5, compiled=True),
         Network("docstrings", "docstrings", (Embedding(SYMBOLS, 8), Dense(64, "relu")), "momentum",
-                SYMBOLS, most_noise=0.1),
+                SYMBOLS, 0.9, most_noise=0.1),
         Network("cancer", "breast cancer", (Dense(32, "relu"),), "sgd", 2, least_data=0.05,
                 most_noise=0.6),
         Network("diabetes", "diabetes", (Dense(64, "relu"), Dense(16, "relu")), "adam", 1,
                 least_data=0.2, most_noise=0.5, regression=True, validate_every=2),
-        Network("diabetes-momentum", "diabetes", (Dense(32, "tanh"),), "momentum", 1,
+        Network("diabetes-momentum", "diabetes", (Dense(32, "tanh"),), "momentum", 1, 0.9,
                 least_data=0.3, regression=True, validate_every=8),
     ),
     "test": (
         NMF("nmf-words", "word counts", rank=10, blocks=4, columns=96, most_noise=0.2),
         NMF("nmf-flower", "flower.jpg", update="simultaneous", rank=6, blocks=4),
-        Network("flower-autoencoder", "flower itself", (Dense(16, "relu"),), "momentum", 64,
+        Network("flower-autoencoder", "flower itself", (Dense(16, "relu"),), "momentum", 64, 0.9,
                 regression=True, least_data=0.5),
         Network("flower-cnn", "flower", (Convolution(16), Dense(24, "tanh")), "adam", 4, batch=24,
                 least_data=0.5, compiled=True),
@@ -68,7 +69,7 @@ FAMILIES: dict[Split, tuple[Problem, ...]] = {
                 SYMBOLS, validate_every=5, most_noise=0.1),
         Network("wine", "wine", (Dense(16, "relu"),), "sgd", 3, batch=8, least_data=0.3),
         Network("iris", "iris", (), "adam", 3, batch=8, least_data=0.5),
-        Network("friedman", "friedman", (Dense(32, "relu"), Dense(32, "relu")), "momentum", 1,
+        Network("friedman", "friedman", (Dense(32, "relu"), Dense(32, "relu")), "momentum", 1, 0.9,
                 regression=True, validate_every=2),
         Network("hastie", "hastie", (Dense(64, "relu"),), "adam", 2, most_noise=0.2),
     ),

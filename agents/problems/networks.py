@@ -55,6 +55,7 @@ class Network(Problem):
             standard deviation added to targets of unit variance.
         teacher: Layers of a random network that makes the targets, each run its own.
         outputs: Classes, or values of a regression.
+        momentum: Of the heavy ball; drawn from 0.5 to 0.95 for each run if `None`.
         regression: Mean squared error in place of cross-entropy.
         compiled: By XLA.
     """
@@ -64,6 +65,7 @@ class Network(Problem):
     layers: tuple[Layer, ...]
     optimizer: Literal["sgd", "momentum", "adam"]
     outputs: int
+    momentum: float | None = None
     batch: int = 16
     steps: int = 10
     validate_every: int = 4
@@ -114,7 +116,11 @@ class Network(Problem):
             params=params,
             slots=[tf.nest.map_structure(tf.zeros_like, params) for _ in range(slots)],
             updates=tf.zeros(runs),
-            momentum=1.0 - 0.5 * 0.1 ** uniform((runs,), seeds[6]),  # 0.5 to 0.95
+            momentum=(
+                1.0 - 0.5 * 0.1 ** uniform((runs,), seeds[6])
+                if self.momentum is None
+                else tf.fill([runs], self.momentum)
+            ),
             order=tf.argsort(uniform((runs, len(x)), seeds[7]), axis=1),
             size=tf.maximum(tf.round(fraction * len(x)), float(min(self.batch, len(x)))),
             targets=targets,
