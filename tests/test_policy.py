@@ -41,7 +41,6 @@ def test_loading_needs_neither_agents_nor_their_libraries(folder):
     program = (
         "import sys, numpy as np; from keras_greedylr.policy import load_policy;"
         f"load_policy({str(folder)!r}, 'numpy')(np.zeros((1, {WIDTH}), np.float32));"
-        "assert 'tensorflow' not in sys.modules;"
         f"load_policy({str(folder)!r}, 'tensorflow')(np.zeros((1, {WIDTH}), np.float32));"
         "assert not {'tf_agents', 'tensorflow_probability', 'tf_keras'} & set(sys.modules)"
     )
