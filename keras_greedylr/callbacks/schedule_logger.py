@@ -85,6 +85,8 @@ class ScheduleLogger(keras.callbacks.Callback):
             self._schedule.subscribe(self._on_decision)
         self._optimizer = single_optimizers(self.model)[0]
         self._decision: Decision | None = None
+        self._decided_at: tuple | None = None  # unit, position and epoch of the last decision
+        self._rate_before = 0.0  # the rate until then
         self._changes: list[str] = []
         self._changes_at = 0
         self._shown = 0
@@ -129,7 +131,10 @@ class ScheduleLogger(keras.callbacks.Callback):
 
     def _on_decision(self, decision: Decision) -> None:
         """Takes note of what the schedule did; it may come before or after our own hook."""
-        self._decision, self._decided_in = decision, self._epoch
+        self._decision = decision
+        at = (decision.unit, decision.position, self._epoch)
+        if not decision.begins and at != self._decided_at:  # the first of several there
+            self._decided_at, self._rate_before = at, decision.old_rate
         changed = decision.new_rate != decision.old_rate
         step = decision.position if decision.unit == "epoch" else self._step(decision.position)
         if changed:
@@ -165,13 +170,8 @@ class ScheduleLogger(keras.callbacks.Callback):
 
     def _rate(self, unit: str, position: int, step: int) -> float:
         """The rate in force before anything was decided at this position."""
-        last = self._decision
-        if (
-            last is not None
-            and not last.begins
-            and (last.unit, last.position, self._decided_in) == (unit, position, self._epoch)
-        ):
-            return last.old_rate
+        if self._decided_at == (unit, position, self._epoch):
+            return self._rate_before
         if self._schedule is not None:
             return self._schedule.learning_rate
         rate = self._optimizer._learning_rate  # the public property computes, and copies on JAX
