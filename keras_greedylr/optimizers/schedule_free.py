@@ -22,6 +22,7 @@ set at any time, and it loses no digits where `z` and `y` are close.
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import keras
@@ -31,7 +32,7 @@ from keras_greedylr.optimizers.scalars import add_scalar, constant, dense, maxim
 from keras_greedylr.validation import check_float, check_int
 
 
-class _ScheduleFree(keras.optimizers.Optimizer):
+class _ScheduleFree(keras.optimizers.Optimizer, abc.ABC):
     """What the variants share: the averaging weights and the two points."""
 
     def __init__(
@@ -62,9 +63,9 @@ class _ScheduleFree(keras.optimizers.Optimizer):
         self.weight_lr_power = weight_lr_power
 
     @property
+    @abc.abstractmethod
     def _beta(self) -> float:
         """How far `y` lies from `z` towards `x`."""
-        raise NotImplementedError
 
     def build(self, variables: list[keras.Variable]) -> None:
         """Creates the optimizer's variables: one for each weight, and four scalars."""
