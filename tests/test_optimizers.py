@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -507,6 +508,18 @@ def test_line_search_says_what_model_it_needs(make_model, regression):
     model.compile("sgd", loss="mse")
     with pytest.raises(ValueError, match="trains with ArmijoLineSearch"):
         model.fit(*regression, verbose=0)
+
+
+def test_line_search_refuses_several_devices_and_other_backends(monkeypatch, regression):
+    model = line_search_model(keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]))
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.backend, "backend", lambda: "openvino")
+        with pytest.raises(RuntimeError, match=r"on TensorFlow, JAX and PyTorch.*'openvino'"):
+            model.train_step(regression)
+    two = SimpleNamespace(num_replicas_in_sync=2)
+    monkeypatch.setattr(LineSearchModel, "distribute_strategy", two, raising=False)
+    with pytest.raises(RuntimeError, match=r"one device.*2 replicas"):
+        model._train_step(regression)
 
 
 @pytest.mark.parametrize(

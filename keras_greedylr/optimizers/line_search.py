@@ -276,8 +276,13 @@ class LineSearchModel(keras.Model):
                 "`mixed_bfloat16`, or compile with `auto_scale_loss=False`). "
                 f"Received: optimizer={optimizer!r}"
             )
-        if getattr(getattr(self, "distribute_strategy", None), "num_replicas_in_sync", 1) > 1:
-            raise NotImplementedError("LineSearchModel trains on one device: each would search.")
+        strategy = getattr(self, "distribute_strategy", None)
+        replicas = getattr(strategy, "num_replicas_in_sync", 1)
+        if replicas > 1:
+            raise RuntimeError(
+                "LineSearchModel trains on one device: each would search for itself. Received: a "
+                f"model on {replicas} replicas"
+            )
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if not optimizer.built:
             optimizer.build(self.trainable_variables)
@@ -363,7 +368,10 @@ def _value_and_gradients(
         ]
         detach = lambda t: t.detach() if isinstance(t, torch.Tensor) else t  # noqa: E731
         return loss.detach(), keras.tree.map_structure(detach, extra), gradients
-    raise NotImplementedError(f"LineSearchModel does not know the backend '{backend}'.")
+    raise RuntimeError(
+        "LineSearchModel takes gradients on TensorFlow, JAX and PyTorch. Received: Keras on the "
+        f"backend '{backend}'"
+    )
 
 
 def _no_gradients() -> Any:
