@@ -322,11 +322,7 @@ class LineSearchModel(keras.Model):
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> LineSearchModel:
         """Makes a model from `get_config`."""
-        config = dict(config)
-        config["model"] = keras.saving.deserialize_keras_object(
-            config["model"], custom_objects=custom_objects
-        )
-        return cls(**config)
+        return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))
 
 
 class _BeginFit(keras.callbacks.Callback):

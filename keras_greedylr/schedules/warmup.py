@@ -83,11 +83,8 @@ class Warmup(LearningRateSchedule):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        schedule = self.schedule
-        if isinstance(schedule, LearningRateSchedule):
-            schedule = keras.saving.serialize_keras_object(schedule)
         return {
-            "schedule": schedule,
+            "schedule": keras.saving.serialize_keras_object(self.schedule),
             "warmup_steps": self.warmup_steps,
             "initial_learning_rate": self.initial_learning_rate,
             "name": self.name,
@@ -96,7 +93,4 @@ class Warmup(LearningRateSchedule):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Warmup:
         """Makes a schedule from `get_config`."""
-        config = dict(config)
-        if isinstance(config["schedule"], dict):
-            config["schedule"] = keras.saving.deserialize_keras_object(config["schedule"])
-        return cls(**config)
+        return cls(**keras.saving.deserialize_keras_object(config))
