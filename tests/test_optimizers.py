@@ -553,8 +553,11 @@ def test_arguments_are_checked(make, message):
         make()
 
 
-@pytest.mark.parametrize("module", ["schedule_free", "prodigy", "hypergradient", "line_search"])
-def test_examples_run(module):
-    result = doctest.testmod(importlib.import_module(f"keras_greedylr.optimizers.{module}"))
+@pytest.mark.parametrize(
+    "optimizer",
+    [ArmijoLineSearch, HypergradientDescent, Prodigy, ScheduleFreeAdamW, ScheduleFreeSGD],
+)
+def test_examples_run(optimizer):
+    result = doctest.testmod(importlib.import_module(optimizer.__module__))
     assert result.attempted > 0
     assert result.failed == 0
