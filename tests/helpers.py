@@ -38,8 +38,12 @@ class Probe(keras.callbacks.Callback):
 def rate_of(model):
     """The rate that the model's optimizer holds."""
     optimizer = model.optimizer
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    return float(keras.ops.convert_to_numpy(optimizer.learning_rate.value))
+    return rate_in(getattr(optimizer, "inner_optimizer", optimizer))
+
+
+def rate_in(optimizer):
+    """The rate that an optimizer holds."""
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
 def linear(rate=0.01, loss="mse", optimizer=None, **compiled):
@@ -72,3 +76,19 @@ def fit(model, callbacks, samples=40, batch_size=8, epochs=1, **arguments):
         **arguments,
     )
     return history.history
+
+
+def descend(optimizer, gradient, start, steps, after_step=lambda variables: None):
+    """Returns what the weights, given as a list of arrays, are after each step."""
+    variables = [keras.Variable(values, dtype="float64") for values in start]
+
+    def read():
+        return np.concatenate([keras.ops.convert_to_numpy(v.value).ravel() for v in variables])
+
+    path = []
+    for _ in range(steps):
+        gradients = np.split(gradient(read()), np.cumsum([len(values) for values in start])[:-1])
+        optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients], variables)
+        path.append(read().copy())
+        after_step(variables)
+    return np.array(path)

@@ -6,7 +6,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from helpers import NEVER, Probe, Spy, data, fit, linear, rate_of
+from helpers import NEVER, Probe, Spy, data, fit, linear, rate_in, rate_of
 
 from keras_greedylr import GreedyLR, GreedyRule
 
@@ -217,10 +217,7 @@ def test_several_optimizers_keep_their_ratio(how):
     factors = np.array([1.0, 2.0, 4.0])
     np.testing.assert_allclose(history["learning_rate_slow"], 0.01 * factors)
     np.testing.assert_allclose(history["learning_rate_fast"], 0.04 * factors)
-    rates = {
-        part.name: float(keras.ops.convert_to_numpy(part.learning_rate.value))
-        for part in model.optimizer.optimizers
-    }
+    rates = {part.name: rate_in(part) for part in model.optimizer.optimizers}
     assert rates == pytest.approx({"slow": 0.08, "fast": 0.32})
 
 
