@@ -46,6 +46,14 @@ def rate_in(optimizer):
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
+def states_of(rule, learning_rate, values):
+    """The states of a rule after each value."""
+    states = [rule.init(learning_rate)]
+    for value in values:
+        states.append(rule.update(states[-1], value))
+    return states[1:]
+
+
 def linear(rate=0.01, loss="mse", optimizer=None, **compiled):
     """One dense unit on three features, always from the same weights."""
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
