@@ -8,6 +8,7 @@ import numpy as np
 from keras_greedylr import GreedyLR
 
 NEVER = 10**6  # a patience nothing outlasts: the rate stays as it is
+EAGER = {"factor": 0.5, "patience": 0, "window": 1}  # moves at every value
 
 
 class Spy(GreedyLR):
@@ -52,6 +53,12 @@ def states_of(rule, learning_rate, values):
     for value in values:
         states.append(rule.update(states[-1], value))
     return states[1:]
+
+
+def rates_of_rule(rule, learning_rate, values):
+    """The rates of a rule before each value."""
+    states = [rule.init(learning_rate), *states_of(rule, learning_rate, values)]
+    return [state.learning_rate for state in states[:-1]]
 
 
 def linear(rate=0.01, loss="mse", optimizer=None, **compiled):
