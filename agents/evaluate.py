@@ -9,6 +9,7 @@ policy is better.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -97,10 +98,16 @@ def rollout(
         seen = observation.Interval(*(field.numpy() for field in report.interval))
         if not validated:
             seen = seen._replace(validation_loss=np.full_like(seen.loss, np.nan))
-        bound = problem.bound(runs.state)
+        bound = _bound(problem)(runs.state)
         bound = None if bound is None else bound.numpy()
         used.append(np.asarray(controller.next(seen, bound), np.float32))
     return runs, np.stack(used)
+
+
+@functools.cache
+def _bound(problem: Problem) -> Any:
+    """One graph for a problem's bound: its power iterations are many small steps."""
+    return tf.function(problem.bound, autograph=False)
 
 
 def evaluate(
