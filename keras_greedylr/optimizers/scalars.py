@@ -31,14 +31,24 @@ def constant(value: float, dtype: Any) -> Any:
     return ops.convert_to_tensor(value, dtype)
 
 
+def select(condition: Any, a: Any, b: Any) -> Any:
+    """`a` where the condition holds, else `b`; one of them may be a Python number."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        # That of `keras.ops` makes a tensor of the number: a copy to the device, at each step.
+        return torch.where(condition, a, b)
+    return ops.where(condition, a, b)
+
+
 def maximum(a: Any, b: Any) -> Any:
-    """The larger of two tensors of one dtype."""
-    return ops.where(a > b, a, b)
+    """The larger of a tensor and a number, or of two tensors of one dtype."""
+    return select(a > b, a, b)
 
 
 def minimum(a: Any, b: Any) -> Any:
-    """The smaller of two tensors of one dtype."""
-    return ops.where(a < b, a, b)
+    """The smaller of a tensor and a number, or of two tensors of one dtype."""
+    return select(a < b, a, b)
 
 
 def dense(gradient: Any, dtype: Any) -> Any:
