@@ -60,11 +60,6 @@ class BatchLoss:
         return self._steps is not None and self._batches >= self._steps
 
     @property
-    def batches(self) -> int:
-        """Batches of this epoch that were reported."""
-        return self._batches
-
-    @property
     def reads_count(self) -> bool:
         """Whether the next report has to come before the next batch: its samples are counted."""
         return self._first or (self._tracker is not None and not (self._equal and self._steps))
@@ -75,6 +70,12 @@ class BatchLoss:
         batches = batch + 1 if self._steps is None else min(batch + 1, self._steps)
         new, self._batches = batches - self._batches, batches
         return new
+
+    def take(self, monitor: str, batch: int, logs: dict[str, Any]) -> tuple[float, int]:
+        """`update` for any metric: one that is not the loss is taken as Keras shows it."""
+        if monitor == "loss":
+            return self.update(batch, logs)
+        return float(logs[monitor]), self.advance(batch)
 
     def update(self, batch: int, logs: dict[str, Any]) -> tuple[float, int]:
         """Takes in one report.

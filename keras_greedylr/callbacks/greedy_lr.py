@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import os
 from typing import Any, Literal
 
 import keras
 import numpy as np
 
-from keras_greedylr.callbacks.batch_loss import BatchLoss
+from keras_greedylr.callbacks.batch_groups import BatchGroups
 from keras_greedylr.callbacks.late_logs import MOST, LateLogs
+from keras_greedylr.callbacks.metric_direction import metric_direction
 from keras_greedylr.callbacks.schedule import Schedule
 from keras_greedylr.rule import GreedyRule, GreedyState
-from keras_greedylr.validation import check_choice, check_float, check_int
+from keras_greedylr.validation import check_choice, check_int
 
 # Bounds left out, as multiples of the initial rate.
 MIN_LR_RATIO = 1e-2
@@ -209,31 +209,25 @@ class GreedyLR(Schedule):
         self._reason = ""
         self._names: set[str] = set()
         self._training_logs: dict[str, Any] = {}
-        self._group_sum, self._group_batches = 0.0, 0
         self._steps = (self.params or {}).get("steps")
-        self._batch_loss = BatchLoss(self._model, self._steps)
+        size = 1 if isinstance(self.update_every, str) else self.update_every
+        self._groups = BatchGroups(self._model, self._steps, self.monitor, size)
         self._late = LateLogs()
+        self._needed_at = 0  # the batch before which all reports have to be there
 
     def _snapshot(self) -> Any:
         return {
             "rule": self.state._asdict(),
             "horizon": self._horizon,
-            # None for a group a NaN is in: the file is strict JSON.
-            "group_sum": self._group_sum if math.isfinite(self._group_sum) else None,
-            "group_batches": self._group_batches,
+            **self._groups.snapshot(),
         }
 
     def _restore(self, snapshot: Any) -> float:
-        state, group_sum = GreedyState.from_dict(snapshot["rule"]), snapshot["group_sum"]
-        if group_sum is None:
-            group_sum = math.nan
-        else:
-            check_float("group_sum", group_sum)
-        check_int("group_batches", snapshot["group_batches"], least=0)
+        state = GreedyState.from_dict(snapshot["rule"])
         check_int("horizon", snapshot["horizon"], least=1)
+        self._groups.restore(snapshot)
         # All of it is sound: now it is taken.
         self.state = state
-        self._group_sum, self._group_batches = float(group_sum), snapshot["group_batches"]
         # A `fit` that counts its epochs anew is one more; else it is the one that was cut off.
         again = self._epoch == 0 and state.seen > 0
         self._horizon = self._horizon + state.seen if again else snapshot["horizon"]
@@ -247,25 +241,23 @@ class GreedyLR(Schedule):
         """Begins an epoch."""
         super().on_epoch_begin(epoch, logs)
         self._settled = False
-        self._batch_loss.begin_epoch()
+        self._groups.losses.begin_epoch()
         self._late.begin_epoch()
+        self._needed_at = 0
         if self._validated:
             self._save(epoch + 1)  # holds if the epoch ends without a validation
 
     def _before_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        new = self._group_batches + batch - self._batch_loss.batches
-        if (
-            (self.monitor == "loss" and self._batch_loss.reads_count)
-            or self._late.outstanding >= MOST
-            or new // self.update_every > self.rule.idle(self.state)
-        ):
+        if batch >= self._needed_at:
             for earlier, their_logs in self._late.take():
                 self._take(earlier, their_logs)
-        self._late.begin_batch()
+            undecided = self._groups.until(self.rule.idle(self.state) + 1)
+            self._needed_at = batch + min(undecided, MOST)
+        self._late.outstanding += 1
 
     def _on_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._late.outstanding and self._steps is not None and batch + 1 >= self._steps:
-            self._batch_loss.hold_count()  # another callback may evaluate before our `on_epoch_end`
+            self._groups.losses.hold_count()  # another callback may evaluate before `on_epoch_end`
         if self._late.arrive(batch, logs or {}):
             self._take(batch, logs or {})
 
@@ -273,19 +265,11 @@ class GreedyLR(Schedule):
         """One report of batches."""
         if self.monitor not in logs:
             raise self._absent(logs)
-        if self.monitor == "loss":
-            value, batches = self._batch_loss.update(batch, logs)
-            self._group_sum += value * batches
-            self._group_batches += batches
-            value = self._group_sum / self._group_batches
-        else:
-            value = logs[self.monitor]
-            self._group_batches += self._batch_loss.advance(batch)
-        if self._group_batches >= self.update_every:
+        value = self._groups.add(batch, logs)
+        if value is not None:
             self._look(value)
-            self._group_sum, self._group_batches = 0.0, 0
             self._apply("batch", batch, self.state.learning_rate, self._reason)
-        if self._batch_loss.is_last():
+        if self._groups.losses.is_last():
             self._save((self._epoch or 0) + 1)
 
     def _on_batch_of_epoch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -298,7 +282,7 @@ class GreedyLR(Schedule):
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Keeps what batches reported late are to be reckoned with."""
         if self._epoch is not None and self._late.outstanding:
-            self._batch_loss.hold_count()
+            self._groups.losses.hold_count()
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Looks at a validation of this `fit` as soon as its result is there."""
@@ -347,7 +331,7 @@ class GreedyLR(Schedule):
         """One value for the rule."""
         self._seen = True
         if not self._mode_known:
-            mode = _direction(self.monitor, self._model)
+            mode = metric_direction(self.monitor, self._model)
             self.rule = self._make_rule(self.state.initial_learning_rate, mode)
             self._mode_known = True
         before, self.state = self.state, self.rule.update(self.state, value)
@@ -363,34 +347,6 @@ class GreedyLR(Schedule):
             f"to look at. The metrics of this training are {names}."
             f"{hint if waits and not validated else ''}"
         )
-
-
-def _direction(monitor: str, model: keras.Model) -> Literal["min", "max"]:
-    """Which way a metric gets better, by its name or by what Keras knows of it."""
-    name = monitor.removeprefix("val_")
-    if name == "loss" or name.endswith("_loss"):
-        return "min"
-    for metric in _flatten(model.metrics):
-        if metric.name == name or name.endswith(f"_{metric.name}"):
-            direction = getattr(metric, "_direction", None)
-            if direction in ("up", "down"):
-                return "max" if direction == "up" else "min"
-    if "error" in name or name in ("mse", "mae", "mape", "msle"):
-        return "min"
-    if "acc" in name or name.startswith(("auc", "precision", "recall", "f1")):
-        return "max"
-    raise ValueError(
-        f"GreedyLR cannot tell whether `{monitor}` gets better by growing or by shrinking. Pass "
-        "mode='max' or mode='min' (received: mode='auto')."
-    )
-
-
-def _flatten(metrics: list[Any]) -> list[Any]:
-    """Metrics without the containers `compile` puts them in."""
-    flat: list[Any] = []
-    for metric in metrics:
-        flat += _flatten(metric.metrics) if getattr(metric, "metrics", None) else [metric]
-    return flat
 
 
 def _reason(monitor: str, rule: GreedyRule, before: GreedyState, after: GreedyState) -> str:

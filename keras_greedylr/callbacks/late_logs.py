@@ -8,11 +8,14 @@ what is done with them depends on no thread's timing.
 
 from __future__ import annotations
 
+import queue
 import threading
 from typing import Any
 
-MOST = 64  # reports that may be outstanding: what is kept stays small
+MOST = 256  # batches that may be outstanding: what is kept stays small
 PATIENCE = 600.0  # seconds for one batch; beyond, another callback's hook has failed in its thread
+
+Report = tuple[int, dict[str, Any]]  # the index Keras gives with a batch's logs, and the logs
 
 
 class LateLogs:
@@ -20,46 +23,41 @@ class LateLogs:
 
     def __init__(self) -> None:
         self._thread = threading.get_ident()
-        self._arrival = threading.Condition()
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
         """Forgets the last epoch."""
-        self._logs: dict[int, dict[str, Any]] = {}
+        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self.outstanding = 0  # reports of batches begun that were not taken yet
-
-    def begin_batch(self) -> None:
-        """Expects one more report."""
-        self.outstanding += 1
 
     def arrive(self, batch: int, logs: dict[str, Any]) -> bool:
         """Keeps a report, or returns true where it comes in the thread of `fit`: use it at once."""
         if threading.get_ident() == self._thread:
             self.outstanding = max(self.outstanding - 1, 0)
             return True
-        with self._arrival:
-            self._logs[batch] = logs
-            self._arrival.notify()
+        self._reports.put((batch, logs))
         return False
 
-    def take(self) -> list[tuple[int, dict[str, Any]]]:
-        """Returns the outstanding reports in order, with their indices; waits for them."""
-        with self._arrival:
-            while len(self._logs) < self.outstanding:
-                if not self._arrival.wait(PATIENCE):
-                    missing = self.outstanding - len(self._logs)
-                    raise RuntimeError(
-                        f"No logs came for {PATIENCE:g} s, and those of {missing} batches are due: "
-                        "another callback's hook may have failed in its thread."
-                    )
-        return self.take_arrived()
+    def take(self) -> list[Report]:
+        """Returns the outstanding reports in order; waits for them."""
+        try:
+            reports = [self._reports.get(timeout=PATIENCE) for _ in range(self.outstanding)]
+        except queue.Empty:
+            raise RuntimeError(
+                f"No logs came for {PATIENCE:g} s, and {self.outstanding} batches' are due: "
+                "another callback's hook may have failed in its thread."
+            ) from None
+        self.outstanding = 0
+        return sorted(reports, key=_index)
 
-    def take_arrived(self) -> list[tuple[int, dict[str, Any]]]:
+    def take_arrived(self) -> list[Report]:
         """The same without waiting, for the epoch's end.
 
         All have come by then, and a batch may have been begun for which there was no data.
         """
-        with self._arrival:
-            reports = sorted(self._logs.items())
-            self._logs, self.outstanding = {}, 0
-        return reports
+        self.outstanding = self._reports.qsize()
+        return self.take()
+
+
+def _index(report: Report) -> int:
+    return report[0]

@@ -1,0 +1,39 @@
+"""Which way a metric gets better, by its name or by what Keras knows of it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import keras
+
+
+def metric_direction(monitor: str, model: keras.Model) -> Literal["min", "max"]:
+    """Returns the mode of a metric of `model`.
+
+    Raises:
+        ValueError: if neither its name nor Keras tells.
+    """
+    name = monitor.removeprefix("val_")
+    if name == "loss" or name.endswith("_loss"):
+        return "min"
+    for metric in _flatten(model.metrics):
+        if metric.name == name or name.endswith(f"_{metric.name}"):
+            direction = getattr(metric, "_direction", None)
+            if direction in ("up", "down"):
+                return "max" if direction == "up" else "min"
+    if "error" in name or name in ("mse", "mae", "mape", "msle"):
+        return "min"
+    if "acc" in name or name.startswith(("auc", "precision", "recall", "f1")):
+        return "max"
+    raise ValueError(
+        f"GreedyLR cannot tell whether `{monitor}` gets better by growing or by shrinking. Pass "
+        "mode='max' or mode='min' (received: mode='auto')."
+    )
+
+
+def _flatten(metrics: list[Any]) -> list[Any]:
+    """Metrics without the containers `compile` puts them in."""
+    flat: list[Any] = []
+    for metric in metrics:
+        flat += _flatten(metric.metrics) if getattr(metric, "metrics", None) else [metric]
+    return flat
