@@ -191,8 +191,8 @@ def test_under_fit_the_rates_are_those_of_the_rule(mode, policy, monkeypatch):
     if mode == "compiled" and BACKEND == "torch":
         import torch
 
-        # All of torch.compile but its C++ compiler, which takes half a minute.
-        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+        # Its compiler proper takes half a minute; here it records the step only.
+        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     policy(options.pop("policy", "float32"))
     inner, weight = options.pop("inner", {}), options.pop("sample_weight", 1.0)
     losses = LOSSES[:24] if mode == "not compiled" else LOSSES

@@ -229,11 +229,13 @@ class GreedyOptimizer(LossScaleOptimizer):
             if not applied:
                 return
             loss /= batches
-        vector = self._vector.value.tolist()
-        after = self._device_rule.update_on_host(vector, loss)
-        self._vector.assign(after)
-        if after[0] != vector[0]:
-            _single(self.inner_optimizer)._learning_rate.assign(after[0])
+        memory = (
+            self._vector.value.detach().numpy()
+        )  # not a copy: `assign` takes a hundred times as long
+        rate = memory[0]
+        memory[:] = self._device_rule.update_on_host(memory.tolist(), loss)
+        if memory[0] != rate:
+            _single(self.inner_optimizer)._learning_rate.assign(float(memory[0]))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

@@ -2,7 +2,8 @@
 
 `keras.ops` rounds double precision to single in places: `maximum` and `minimum`
 on PyTorch, `cast` of a Python number on TensorFlow. Under `floatx` float64 an
-optimizer should be exact, so the functions here stand in for those.
+optimizer should be exact, so the functions here stand in for those. On PyTorch
+those also make a tensor of a number: a copy from the host to the device.
 """
 
 from __future__ import annotations
@@ -36,19 +37,18 @@ def select(condition: Any, a: Any, b: Any) -> Any:
     if keras.backend.backend() == "torch":
         import torch
 
-        # That of `keras.ops` makes a tensor of the number: a copy to the device, at each step.
         return torch.where(condition, a, b)
     return ops.where(condition, a, b)
 
 
 def maximum(a: Any, b: Any) -> Any:
     """The larger of a tensor and a number, or of two tensors of one dtype."""
-    return select(a > b, a, b)
+    return select(a > b, a, b) if keras.backend.backend() == "torch" else ops.maximum(a, b)
 
 
 def minimum(a: Any, b: Any) -> Any:
     """The smaller of a tensor and a number, or of two tensors of one dtype."""
-    return select(a < b, a, b)
+    return select(a < b, a, b) if keras.backend.backend() == "torch" else ops.minimum(a, b)
 
 
 def dense(gradient: Any, dtype: Any) -> Any:
