@@ -2,8 +2,8 @@
 
     python tests/benchmarks/callback_cost.py [--steps 401] [--rounds 100] [--json PATH]
 
-All contestants train one model, compiled and warmed up before: two compiled alike
-differ by some per cent. A round runs one epoch with each in turn, beginning with
+All contestants train one model from the same weights, compiled and warmed up before:
+two compiled alike differ by some per cent. A round runs one epoch with each in turn, beginning with
 another one each time, so that what else the machine does falls on all of them;
 ratios are taken within a round. Two
 models: one dense layer, where a batch costs next to nothing and a callback shows
@@ -26,6 +26,7 @@ from scipy import stats
 
 from keras_greedylr import GreedyLR
 
+RATE = 1e-3
 FACTOR = 0.999
 EVERY = 100  # batches between two changes of the rate: 1 %
 
@@ -112,14 +113,14 @@ def contestant(model, data, batch_size, make_callbacks):
     first = Clock()
     last = Clock(first)
     callbacks = [first, *make_callbacks(), last]
-
-    def rate():
-        return float(keras.ops.convert_to_numpy(model.optimizer.learning_rate.value))
+    weights = model.get_weights()
 
     def epoch():
-        before = rate()
+        model.set_weights(weights)
+        model.optimizer.learning_rate = RATE
         model.fit(*data, batch_size=batch_size, verbose=0, callbacks=callbacks)
-        epoch.changes = round(math.log(rate() / before) / math.log(FACTOR))
+        rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate.value))
+        epoch.changes = round(math.log(rate / RATE) / math.log(FACTOR))
         return 1e6 * last.seconds / steps
 
     epoch()  # traces and compiles
@@ -147,7 +148,7 @@ def measure(make_model, steps, rounds):
     """Runs the rounds; returns what each contestant took."""
     keras.utils.set_random_seed(0)
     model, loss, batch_size, shape, classes = make_model()
-    model.compile(optimizer=keras.optimizers.SGD(1e-3), loss=loss)
+    model.compile(optimizer=keras.optimizers.SGD(RATE), loss=loss)
     data = data_for(steps, batch_size, shape, classes)
     epochs = {name: contestant(model, data, batch_size, make) for name, make in CONTESTANTS.items()}
     names = list(epochs)
