@@ -44,7 +44,9 @@ class GreedyOptimizer(LossScaleOptimizer):
     `GreedyRule.update` to a relative 1e-5 in single precision, but for comparisons
     of two values that differ by less than 2e-7 of their size.
 
-    Clipping, averages, weight decay and accumulation are the inner optimizer's.
+    It owns the rate: assign `learning_rate` of this optimizer, not of the inner one,
+    and use no callback beside it that sets the rate. Clipping, averages, weight decay
+    and accumulation are the inner optimizer's.
     Under the global policy `mixed_float16` the inner optimizer is put into a
     `LossScaleOptimizer`, as `compile` would do.
 
@@ -95,6 +97,7 @@ class GreedyOptimizer(LossScaleOptimizer):
             raise ValueError(f"`rule` must be a GreedyRule. Received: rule={rule!r}")
         # The rate lives in the inner optimizer, where those who log rates look.
         super(LossScaleOptimizer, self).__init__(learning_rate=lambda: rate, name=name)
+        self._untrack_variable(self._iterations)  # the inner optimizer counts
         if keras.config.dtype_policy().name == "mixed_float16" and not isinstance(
             inner_optimizer, LossScaleOptimizer
         ):
