@@ -540,7 +540,9 @@ def test_arguments_are_checked(make, message):
         make()
 
 
-@pytest.mark.parametrize("module", ["schedule_free", "prodigy", "hypergradient", "line_search"])
+@pytest.mark.parametrize(
+    "module", ["schedule_free", "prodigy", "hypergradient", "line_search", "greedy"]
+)
 def test_examples_run(module):
     result = doctest.testmod(importlib.import_module(f"keras_greedylr.optimizers.{module}"))
     assert result.attempted > 0
