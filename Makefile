@@ -31,7 +31,7 @@ without_agents := @echo "Python $(python): left out is what needs TF-Agents, whi
 endif
 
 .PHONY: help demo test test-jax test-torch test-oldest test-gpu lint docs-test wheel-test \
-	constraints clean
+	bench constraints clean
 
 help:  ## say what there is
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/make \1\t\2/p' Makefile | expand -t 20
@@ -67,6 +67,11 @@ docs-test: $(jax)  ## run the examples in the docstrings
 
 wheel-test: $(tensorflow)  ## build the wheel and check what is in it
 	.venv/bin/python .ci/check_wheel.py
+
+# The other backends are measured where their environments have been built.
+bench: $(tensorflow)  ## measure what it all costs; writes tests/benchmarks/report.md
+	$(without_agents)
+	.venv/bin/python tests/benchmarks/bench.py
 
 constraints:  ## pin the newest versions that go together, for this Python
 	$(MAKE) --always-make resolve=yes $(if $(filter 3.11,$(python)),$(environments),$(tensorflow))

@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_greedylr.optimizers import (
     ArmijoLineSearch,
+    GreedyOptimizer,
     HypergradientDescent,
     LineSearchModel,
     Prodigy,
@@ -144,7 +145,14 @@ def test_arguments_are_checked(make, message):
 
 @pytest.mark.parametrize(
     "optimizer",
-    [ArmijoLineSearch, HypergradientDescent, Prodigy, ScheduleFreeAdamW, ScheduleFreeSGD],
+    [
+        ArmijoLineSearch,
+        GreedyOptimizer,
+        HypergradientDescent,
+        Prodigy,
+        ScheduleFreeAdamW,
+        ScheduleFreeSGD,
+    ],
 )
 def test_examples_run(optimizer):
     result = doctest.testmod(importlib.import_module(optimizer.__module__))

@@ -1,5 +1,6 @@
 """Keras optimizers that set their learning rate themselves."""
 
+from keras_greedylr.optimizers.greedy import GreedyOptimizer
 from keras_greedylr.optimizers.hypergradient import HypergradientDescent
 from keras_greedylr.optimizers.line_search import ArmijoLineSearch
 from keras_greedylr.optimizers.line_search_model import LineSearchModel
@@ -12,6 +13,7 @@ from keras_greedylr.optimizers.schedule_free import (
 
 __all__ = [
     "ArmijoLineSearch",
+    "GreedyOptimizer",
     "HypergradientDescent",
     "LineSearchModel",
     "Prodigy",

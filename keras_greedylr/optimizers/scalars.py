@@ -2,7 +2,8 @@
 
 `keras.ops` rounds double precision to single in places: `maximum` and `minimum`
 on PyTorch, `cast` of a Python number on TensorFlow. Under `floatx` float64 an
-optimizer should be exact, so the functions here stand in for those.
+optimizer should be exact, so the functions here stand in for those. On PyTorch
+those also make a tensor of a number: a copy from the host to the device.
 """
 
 from __future__ import annotations
@@ -31,14 +32,23 @@ def constant(value: float, dtype: Any) -> Any:
     return ops.convert_to_tensor(value, dtype)
 
 
+def select(condition: Any, a: Any, b: Any) -> Any:
+    """`a` where the condition holds, else `b`; one of them may be a Python number."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.where(condition, a, b)
+    return ops.where(condition, a, b)
+
+
 def maximum(a: Any, b: Any) -> Any:
-    """The larger of two tensors of one dtype."""
-    return ops.where(a > b, a, b)
+    """The larger of a tensor and a number, or of two tensors of one dtype."""
+    return select(a > b, a, b) if keras.backend.backend() == "torch" else ops.maximum(a, b)
 
 
 def minimum(a: Any, b: Any) -> Any:
-    """The smaller of two tensors of one dtype."""
-    return ops.where(a < b, a, b)
+    """The smaller of a tensor and a number, or of two tensors of one dtype."""
+    return select(a < b, a, b) if keras.backend.backend() == "torch" else ops.minimum(a, b)
 
 
 def dense(gradient: Any, dtype: Any) -> Any:

@@ -1,0 +1,229 @@
+"""The GreedyLR rule as arithmetic on one vector of floats, to be part of a training step.
+
+The same rule as `keras_greedylr.rule.GreedyRule`, written without a branch, for a compiled
+step has none. What the rule remembers is a vector that the optimizer keeps as a variable.
+
+Single precision is enough for it:
+
+- The rate is `anchor F^-steps` with a whole number of steps, taken as an exponential, so that no
+  rounding error adds up, however often the rate moves. A bound, a reset and the end of the
+  horizon set a new anchor. The error stays below 1e-7 times 2 + |log(rate / anchor)|.
+- Counters are whole numbers and exact up to 2^24.
+- The mean over the window is taken of differences from the newest value, so that equal values
+  have exactly that mean.
+- A comparison with the best value can come out otherwise than in double precision only where
+  the two differ by less than a few units in the last place, 2e-7 of their size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_greedylr.optimizers.scalars import maximum, minimum, select
+from keras_greedylr.rule import ANNEAL, GreedyRule, GreedyState
+
+# The vector: these, and then the values of the window, newest first. Values are those that get
+# better by falling: with `mode="max"` the metric's negative.
+FIELDS = (
+    "rate",
+    "anchor",  # rate = anchor F^-steps
+    "steps",
+    "initial",
+    "best",  # NONE before the first value
+    "good",
+    "bad",
+    "stage",  # values that the stage after a rise still lasts, or minus those after a cut
+    "floor_cuts",  # counted where there are resets
+    "seen",  # counted where there is a horizon
+    "ceiling",  # 0 until the end of the horizon comes near
+    "count",  # values in the window
+)
+HEAD = len(FIELDS)
+
+NONE = float(np.finfo(np.float32).max)
+TINY = float(np.finfo(np.float32).tiny)  # no rate below: it would be zero, and for ever
+MOST = 2**24  # the largest count that single precision holds exactly
+
+
+class DeviceRule:
+    """`GreedyRule` for a compiled step.
+
+    Args:
+        rule: The rule.
+
+    Raises:
+        ValueError: if one of its counts is larger than single precision can count.
+    """
+
+    def __init__(self, rule: GreedyRule):
+        for name in ("patience", "window", "cooldown", "warmup", "reset_after", "horizon"):
+            count = getattr(rule, name)
+            if count is not None and count > MOST:
+                raise ValueError(
+                    f"On the device `{name}` is counted in single precision, up to {MOST}. "
+                    f"Received: {name}={count}"
+                )
+        # Bounds as the device has them, so that a rate at a bound is not taken for one beside it.
+        low, high = (float(np.float32(min(bound, NONE))) for bound in (rule.min_lr, rule.max_lr))
+        self.rule = replace(rule, min_lr=max(low, TINY), max_lr=max(high, TINY))
+        self._sign = 1.0 if rule.mode == "min" else -1.0
+        self._log = -math.log(rule.factor)
+        self._annealed_from = _annealed_from(rule.horizon)
+
+    def init(self, learning_rate: float) -> list[float]:
+        """Returns the vector before the first value."""
+        head = dict.fromkeys(FIELDS, 0.0)
+        head.update(rate=learning_rate, anchor=learning_rate, initial=learning_rate, best=NONE)
+        return [*head.values(), *[0.0] * self.rule.window]
+
+    def moved_to(self, vector: Sequence[float], learning_rate: float) -> list[float]:
+        """Returns the vector after somebody else has set the rate."""
+        return [learning_rate, learning_rate, 0.0, *vector[3:]]
+
+    def update(self, vector: Any, metric: Any) -> Any:
+        """Returns the vector after one more value, a scalar of the vector's dtype.
+
+        There are as few operations as may be: each costs TensorFlow half a microsecond.
+        """
+        rule, dtype = self.rule, vector.dtype
+        rate, anchor, steps, initial, best, good, bad, stage, floor_cuts, seen, ceiling, count = (
+            ops.unstack(vector[:HEAD], HEAD)
+        )
+        value = smooth = metric if rule.mode == "min" else -metric
+        count = minimum(count + 1.0, float(rule.window))
+        if rule.window > 1:
+            older = vector[HEAD:-1]
+            used = ops.arange(1, rule.window, dtype=dtype) < count
+            smooth = value + ops.sum(select(used, older - value, 0.0)) / count
+        delta = rule.min_delta * (ops.abs(best) if rule.min_delta_mode == "rel" else 1.0)
+        improved = (smooth < best - delta) | (best >= NONE)
+
+        staged = rule.cooldown > 0 or rule.warmup > 0
+        more, fewer = select(improved, good + 1.0, 0.0), select(improved, 0.0, bad + 1.0)
+        if staged:
+            waits = stage != 0
+            more, fewer = select(waits, good, more), select(waits, bad, fewer)
+            if rule.phases == "hold":
+                improved = improved & ~waits
+        best = select(improved, smooth, best)
+        rises, falls = more > rule.patience, fewer > rule.patience
+        good, bad = select(rises, 0.0, more), select(falls, 0.0, fewer)
+        up, down = rises, falls
+        if staged:
+            if rule.phases == "carry_on":
+                up, down = rises | (stage > 0), falls | (stage < 0)
+            left = stage - ops.sign(stage)
+            stage = select(rises, float(rule.warmup), select(falls, -float(rule.cooldown), left))
+
+        steps = steps + ops.cast(up, dtype) - ops.cast(down, dtype)
+        target = anchor * ops.exp(steps * self._log)
+        # A rate that starts outside the bounds stays where it is.
+        low, high = minimum(rate, rule.min_lr), maximum(rate, rule.max_lr)
+        new = minimum(maximum(target, low), high)
+        if rule.reset_after is not None:
+            at_floor = ops.cast(down & (target <= rule.min_lr), dtype)
+            floor_cuts = select(up, 0.0, floor_cuts + at_floor)
+            resets = floor_cuts >= rule.reset_after
+            new, best = select(resets, initial, new), select(resets, NONE, best)
+            good, bad = select(resets, 0.0, good), select(resets, 0.0, bad)
+            floor_cuts, count = select(resets, 0.0, floor_cuts), select(resets, 0.0, count)
+            if staged and rule.phases == "carry_on":  # cutting on would undo the reset
+                stage = select(resets, 0.0, stage)
+        if rule.horizon is not None:
+            seen = minimum(seen + 1.0, float(MOST))
+            ending = seen >= self._annealed_from
+            ceiling = select(ending & (ceiling <= 0), new, ceiling)
+            left = maximum(rule.horizon - seen, 0.0) / (ANNEAL * rule.horizon)
+            # sin^2(x / 2) = (1 - cos x) / 2, without the difference of two numbers near one
+            bound = ceiling * ops.square(ops.sin(0.5 * math.pi * left))
+            new = select(ending, minimum(maximum(bound, rule.min_lr), new), new)
+        kept = new == target
+        anchor, steps = select(kept, anchor, new), select(kept, steps, 0.0)
+
+        head = [
+            new,
+            anchor,
+            steps,
+            initial,
+            best,
+            good,
+            bad,
+            stage,
+            floor_cuts,
+            seen,
+            ceiling,
+            count,
+        ]
+        after = ops.stack([*head, value])
+        if rule.window > 1:
+            after = ops.concatenate([after, older])
+        return select(ops.isfinite(metric), after, vector)
+
+    def update_on_host(self, vector: Sequence[float], metric: float) -> list[float]:
+        """`update` in Python's numbers, by the rule itself."""
+        before = self.to_state(vector)
+        after = self.rule.update(before, metric)
+        _, anchor, steps = vector[:3]
+        if after.event != "none" and after.event != "skipped":
+            if after.learning_rate == before.learning_rate / self.rule.factor:
+                steps += 1
+            elif after.learning_rate == before.learning_rate * self.rule.factor:
+                steps -= 1
+            else:
+                anchor, steps = after.learning_rate, 0.0
+        values = [self._sign * value for value in reversed(after.window)]
+        return [
+            after.learning_rate,
+            anchor,
+            steps,
+            after.initial_learning_rate,
+            NONE if after.best is None else self._sign * after.best,
+            after.good,
+            after.bad,
+            after.warmup_left - after.cooldown_left,
+            after.floor_cuts if self.rule.reset_after is not None else 0,
+            after.seen,
+            after.ceiling or 0.0,
+            len(values),
+            *values,
+            *[0.0] * (self.rule.window - len(values)),
+        ]
+
+    def to_state(self, vector: Sequence[float]) -> GreedyState:
+        """Returns what the vector says, with no event: the device keeps none."""
+        _, anchor, steps, initial, best, good, bad, stage, floor_cuts, seen, ceiling, count = (
+            vector[:HEAD]
+        )
+        newest_first = vector[HEAD : HEAD + int(count)]
+        window = tuple(self._sign * value for value in reversed(newest_first))
+        return GreedyState(
+            learning_rate=anchor / self.rule.factor**steps,
+            initial_learning_rate=initial,
+            metric=math.fsum(window) / len(window) if window else None,
+            best=None if best >= NONE else self._sign * best,
+            window=window,
+            good=int(good),
+            bad=int(bad),
+            cooldown_left=int(max(-stage, 0)),
+            warmup_left=int(max(stage, 0)),
+            floor_cuts=int(floor_cuts),
+            seen=int(seen),
+            ceiling=ceiling or None,
+            event="none",
+        )
+
+
+def _annealed_from(horizon: int | None) -> int:
+    """The count of values from which on the rule's upper bound falls."""
+    if horizon is None:
+        return 0
+    seen = math.floor((1.0 - ANNEAL) * horizon)
+    while max(1.0 - seen / horizon, 0.0) / ANNEAL >= 1.0:  # as the rule itself has it
+        seen += 1
+    return seen

@@ -1,0 +1,287 @@
+"""GreedyLR inside the training step: no loss has to come to the host for the rate to move.
+
+A train step calls `scale_loss` with the batch's loss before it takes the gradients, and `apply`
+with the gradients after. Here the first keeps the loss, and the second hands the gradients to
+the optimizer inside and then the loss to the rule. So the step is taken at the rate that earlier
+losses led to, and the new rate is that of the next one, as under the callback `GreedyLR`.
+
+On PyTorch's CPU nothing is compiled and each operation on a tensor costs microseconds, while
+its values are in the host's memory already: there the rule runs in Python.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from keras.optimizers import LossScaleOptimizer
+
+from keras_greedylr.optimizers.device_rule import DeviceRule
+from keras_greedylr.optimizers.scalars import add_scalar, select
+from keras_greedylr.rule import GreedyRule, GreedyState
+from keras_greedylr.validation import check_float
+
+
+@keras.saving.register_keras_serializable(package="keras_greedylr")
+class GreedyOptimizer(LossScaleOptimizer):
+    """Raises another optimizer's learning rate while the loss falls, cuts it when it stops.
+
+    It does per step, inside the compiled training step, what the callback
+    `GreedyLR(update_every=1)` does on the host. After each step that the inner
+    optimizer takes, the rule looks at the loss of that step's batch; with
+    `gradient_accumulation_steps` at the mean loss of the batches whose gradients
+    were accumulated. A step that loss scaling skips is no step.
+
+    Losses of single batches are noisy: a `window` of some ten or more, with a
+    `patience` of that size, tells a trend from the noise.
+
+    The rule's state is part of the optimizer's: `.keras` files, weights files and
+    `BackupAndRestore` carry it, and a model that is loaded goes on as if it had
+    never stopped. A second `fit` goes on too. The path of rates is that of
+    `GreedyRule.update` to a relative 1e-5 in single precision, but for comparisons
+    of two values that differ by less than 2e-7 of their size.
+
+    It owns the rate: assign `learning_rate` of this optimizer, not of the inner one,
+    and use no callback beside it that sets the rate. Clipping, averages, weight decay
+    and accumulation are the inner optimizer's.
+    Under the global policy `mixed_float16` the inner optimizer is put into a
+    `LossScaleOptimizer`, as `compile` would do.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_greedylr import GreedyRule
+    >>> from keras_greedylr.optimizers import GreedyOptimizer
+    >>> rule = GreedyRule(factor=0.5, patience=1)
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile(optimizer=GreedyOptimizer(keras.optimizers.SGD(0.01), rule), loss="mse")
+    >>> history = model.fit(np.ones((64, 4)), np.ones((64, 1)), batch_size=32, verbose=0)
+    >>> round(float(model.optimizer.learning_rate), 4)
+    0.02
+
+    Args:
+        inner_optimizer: An optimizer with a float for its learning rate, which is
+            where the rate begins, or a `LossScaleOptimizer` around one.
+        rule: A `GreedyRule`. Its counts are of steps and at most 2^24.
+        name: String. A name for the optimizer.
+
+    Raises:
+        ValueError: at construction if an argument is of a wrong kind; in the first
+            step if no loss came, see `apply`.
+
+    Reference:
+        "Zeroth order GreedyLR" (PRML 2023); arXiv 2512.14527.
+    """
+
+    # A LossScaleOptimizer for one reason: `compile` puts any other optimizer into one under
+    # `mixed_float16`, which then would keep the loss to itself.
+
+    def __init__(
+        self,
+        inner_optimizer: keras.optimizers.Optimizer,
+        rule: GreedyRule,
+        name: str = "greedy_optimizer",
+    ):
+        rate = getattr(_single(inner_optimizer), "_learning_rate", None)
+        if isinstance(inner_optimizer, GreedyOptimizer) or not isinstance(rate, keras.Variable):
+            raise ValueError(
+                "`inner_optimizer` must be an optimizer with a float for its learning rate, or a "
+                "LossScaleOptimizer around one. "
+                f"Received: inner_optimizer={inner_optimizer!r} with learning_rate={rate!r}"
+            )
+        if not isinstance(rule, GreedyRule):
+            raise ValueError(f"`rule` must be a GreedyRule. Received: rule={rule!r}")
+        # The rate lives in the inner optimizer, where those who log rates look.
+        super(LossScaleOptimizer, self).__init__(learning_rate=lambda: rate, name=name)
+        self._untrack_variable(self._iterations)  # the inner optimizer counts
+        if keras.config.dtype_policy().name == "mixed_float16" and not isinstance(
+            inner_optimizer, LossScaleOptimizer
+        ):
+            inner_optimizer = LossScaleOptimizer(inner_optimizer)
+        self.inner_optimizer = inner_optimizer
+        self.rule = rule
+        self._device_rule = DeviceRule(rule)
+        self._loss: Any = None  # of the step that is under way
+        # Here and not in `build`: on TensorFlow `fit` begins before that.
+        vector = self._device_rule.init(float(_array(rate)))
+        self._vector = self.add_variable(
+            (len(vector),),
+            lambda shape, dtype: ops.convert_to_tensor(vector, dtype),
+            dtype="float64" if keras.config.floatx() == "float64" else "float32",
+            aggregation="only_first_replica",  # each device computes the same
+            name="rule",
+        )
+        accumulates = _single(inner_optimizer).gradient_accumulation_steps
+        self._loss_sum = add_scalar(self, "loss_sum") if accumulates else None
+
+    @property
+    def learning_rate(self) -> Any:
+        """The rate of the next step; the rule goes on from one that is assigned."""
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: Any) -> None:
+        check_float("learning_rate", learning_rate, above=0.0)
+        self.inner_optimizer.learning_rate = learning_rate
+        moved = self._device_rule.moved_to(self._read(), float(learning_rate))
+        self._vector.assign(ops.convert_to_tensor(moved, self._vector.dtype))
+
+    @property
+    def state(self) -> GreedyState:
+        """What the rule remembers, read from the device; `event` is not kept there."""
+        return self._device_rule.to_state(self._read())
+
+    def _read(self) -> list[float]:
+        return _array(self._vector).tolist()
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Creates the inner optimizer's variables."""
+        if self.built:
+            return
+        self.inner_optimizer.build(variables)
+        super(LossScaleOptimizer, self).build(variables)
+
+    def scale_loss(self, loss: Any) -> Any:
+        """Keeps the loss for the rule and returns what the inner optimizer makes of it."""
+        # On JAX this also takes it out of the differentiation, so that `apply` may use it.
+        self._loss = ops.stop_gradient(loss)
+        return self.inner_optimizer.scale_loss(loss)
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Takes a step and has the rule look at its loss.
+
+        Raises:
+            ValueError: if `scale_loss` was not called since the last step.
+        """
+        if not self.built:
+            with keras.name_scope(self.name, caller=self):
+                self.build(list(trainable_variables))
+        loss, before = self._take_loss(), self._taken()
+        self.inner_optimizer.apply(grads, trainable_variables)
+        self._look(loss, before)
+
+    def stateless_apply(
+        self, optimizer_variables: Any, grads: Any, trainable_variables: Any
+    ) -> tuple[Any, Any]:
+        """`apply` on values instead of variables, for JAX.
+
+        Raises:
+            ValueError: if `scale_loss` was not called since the last step.
+        """
+        loss, own = self._take_loss(), len(self._variables)
+        with keras.StatelessScope(list(zip(self.variables, optimizer_variables, strict=True))):
+            before = self._taken()
+        trainable_variables, inner = self.inner_optimizer.stateless_apply(
+            optimizer_variables[own:], grads, trainable_variables
+        )
+        values = [*optimizer_variables[:own], *inner]
+        with keras.StatelessScope(list(zip(self.variables, values, strict=True))) as scope:
+            self._look(loss, before)
+        return trainable_variables, [scope.get_current_value(v) for v in self.variables]
+
+    def _take_loss(self) -> Any:
+        loss, self._loss = self._loss, None
+        if loss is None:
+            raise ValueError(
+                "GreedyOptimizer was given gradients but no loss. A `train_step` of your own must "
+                "call `loss = self.optimizer.scale_loss(loss)` and take the gradients of that, as "
+                "Keras' does. A LossScaleOptimizer belongs inside: "
+                "GreedyOptimizer(LossScaleOptimizer(optimizer), rule)."
+            )
+        return loss
+
+    def _taken(self) -> Any:
+        """How many batches the inner optimizer has taken, or None where it takes each as a step."""
+        if isinstance(self.inner_optimizer, LossScaleOptimizer) or self._loss_sum is not None:
+            return ops.copy(_single(self.inner_optimizer)._iterations)
+        return None
+
+    def _look(self, loss: Any, before: Any) -> None:
+        """Lets the rule look at a step that was taken, after `before` batches."""
+        now, batches = self._taken(), _single(self.inner_optimizer).gradient_accumulation_steps or 1
+        if _in_host_memory(loss):
+            self._look_on_host(float(loss), now, before, batches)
+            return
+        vector = ops.convert_to_tensor(self._vector)
+        loss = ops.cast(_over_replicas(loss), vector.dtype)
+        if now is None:
+            after = self._device_rule.update(vector, loss)
+        else:
+            taken = now > before
+            applied = taken & (now % batches == 0)
+            if self._loss_sum is not None:
+                total = ops.convert_to_tensor(self._loss_sum) + select(taken, loss, 0.0)
+                self._loss_sum.assign(select(applied, 0.0, total))
+                loss = total / batches
+            after = select(applied, self._device_rule.update(vector, loss), vector)
+        self._vector.assign(after)
+        _single(self.inner_optimizer)._learning_rate.assign(after[0])
+
+    def _look_on_host(self, loss: float, now: Any, before: Any, batches: int) -> None:
+        """The same in Python's numbers."""
+        if now is not None and now == before:
+            return
+        if self._loss_sum is not None:
+            loss += float(self._loss_sum.value)
+            applied = int(now) % batches == 0
+            self._loss_sum.assign(0.0 if applied else loss)
+            if not applied:
+                return
+            loss /= batches
+        memory = (
+            self._vector.value.detach().numpy()
+        )  # not a copy: `assign` takes a hundred times as long
+        rate = memory[0]
+        memory[:] = self._device_rule.update_on_host(memory.tolist(), loss)
+        if memory[0] != rate:
+            _single(self.inner_optimizer)._learning_rate.assign(float(memory[0]))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
+            "rule": asdict(self.rule),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> GreedyOptimizer:
+        """Makes an optimizer from `get_config`."""
+        rule = GreedyRule(**config["rule"])
+        return super().from_config({**config, "rule": rule}, custom_objects)
+
+
+def _single(optimizer: Any) -> Any:
+    """The optimizer that has the rate."""
+    return optimizer.inner_optimizer if isinstance(optimizer, LossScaleOptimizer) else optimizer
+
+
+def _array(variable: keras.Variable) -> np.ndarray:
+    # By way of a tensor: a variable spread over replicas is no array.
+    return ops.convert_to_numpy(ops.convert_to_tensor(variable))
+
+
+def _in_host_memory(loss: Any) -> bool:
+    """Whether to read the loss costs nothing and no compiler is to see what is done with it."""
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return loss.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _over_replicas(loss: Any) -> Any:
+    """The loss of the whole batch; under `tf.distribute` each replica has a part of it."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        replicas = tf.distribute.get_replica_context()
+        if replicas is not None and replicas.num_replicas_in_sync > 1:
+            return replicas.all_reduce(tf.distribute.ReduceOp.SUM, loss)
+    return loss

@@ -1,0 +1,140 @@
+"""What GreedyOptimizer costs a step, against the optimizer it has inside, alone.
+
+    python tests/benchmarks/optimizer_cost.py [--pairs 4] [--rounds 25] [--json PATH]
+
+Each optimizer needs a model compiled for it, and two models compiled alike differ by some per
+cent. So several sets of models are compiled, each set in another order, and each set has a
+second plain model in it: its ratio says what the figures can tell. A round trains one epoch of
+each in turn; ratios are taken within a round. The models: one dense layer, where a step costs
+next to nothing, and networks whose step takes about as long as `STEPS` says, found by doubling
+their width. The backend is that of `KERAS_BACKEND`, the device the one it takes.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+from callback_cost import contestant, data_for, machine, median_interval, one_layer, quartiles
+
+from keras_greedylr import GreedyRule
+from keras_greedylr.optimizers import GreedyOptimizer
+
+STEPS = {"cpu": (1.5,), "gpu": (0.1, 1.0, 10.0)}  # milliseconds
+EPOCH = 0.25  # seconds an epoch lasts, about
+
+BASE = "plain"
+CONTESTANTS = {
+    BASE: lambda inner: inner,
+    "plain, compiled anew": lambda inner: inner,
+    "GreedyOptimizer": lambda inner: GreedyOptimizer(inner, GreedyRule(patience=10, window=10)),
+    "every part of the rule": lambda inner: GreedyOptimizer(
+        inner,
+        GreedyRule(patience=5, window=50, cooldown=5, warmup=5, reset_after=3, horizon=10**6),
+    ),
+}
+
+
+def network(width):
+    """Returns what makes two dense layers of a width, on batches of 256."""
+
+    def make():
+        layers = [keras.layers.Dense(width, "relu"), keras.layers.Dense(width, "relu")]
+        model = keras.Sequential([keras.Input((64,)), *layers, keras.layers.Dense(1)])
+        return model, "mse", 256, (64,), None
+
+    return make
+
+
+def trained(make_model, wrap, steps):
+    """A model compiled, warmed up, and ready to train epochs of so many steps."""
+    keras.utils.set_random_seed(0)
+    model, loss, batch_size, shape, classes = make_model()
+    model.compile(optimizer=wrap(keras.optimizers.SGD(1e-4)), loss=loss)
+    return contestant(model, data_for(steps, batch_size, shape, classes), batch_size, list)
+
+
+def sized(milliseconds):
+    """The network, by doubling its width, whose step takes at least so long."""
+    width = 32
+    while True:
+        make_model = network(width)
+        taken = trained(make_model, CONTESTANTS[BASE], 20)() / 1e3
+        if taken >= milliseconds or width >= 2**14:
+            return f"two layers of {width}", make_model
+        width *= 2
+
+
+def measure(make_model, pairs, rounds):
+    """Trains the rounds of each set of models; returns what a step of each took."""
+    microseconds = trained(make_model, CONTESTANTS[BASE], 50)()
+    steps = int(np.clip(EPOCH * 1e6 / microseconds, 20, 401))
+    times = {name: [] for name in CONTESTANTS}
+    names = list(CONTESTANTS)
+    for number in range(pairs):
+        order = names[number % len(names) :] + names[: number % len(names)]
+        epochs = {name: trained(make_model, CONTESTANTS[name], steps) for name in order}
+        for turn in range(rounds):
+            for name in order[turn % len(order) :] + order[: turn % len(order)]:
+                times[name].append(epochs[name]())
+    ratios = {name: np.divide(times[name], times[BASE]) for name in names}
+    return {
+        "steps": steps,
+        "contestants": {
+            name: {
+                "microseconds_a_step": quartiles(times[name]),
+                "ratio": median_interval(ratios[name]),
+                "ratio_of_each_set": [float(np.median(r)) for r in np.split(ratios[name], pairs)],
+            }
+            for name in names
+        },
+    }
+
+
+def device():
+    """ "cpu" or "gpu": what Keras trains on here."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return "cpu" if jax.default_backend() == "cpu" else "gpu"
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return "gpu" if torch.cuda.is_available() else "cpu"
+    import tensorflow as tf
+
+    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+
+
+def main():
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=4, help="sets of models that are compiled")
+    parser.add_argument("--rounds", type=int, default=25, help="epochs of each model")
+    parser.add_argument("--json", type=Path, help="where the figures are written, too")
+    arguments = parser.parse_args()
+
+    result = {"machine": machine(), "device": device(), "models": {}}
+    print(", ".join(f"{key} {value}" for key, value in result["machine"].items()))
+    models = [("one layer", one_layer), *(sized(step) for step in STEPS[result["device"]])]
+    for name, make_model in models:
+        measured = measure(make_model, arguments.pairs, arguments.rounds)
+        result["models"][name] = measured
+        print(f"\n{name}, {arguments.pairs} sets of models, {arguments.rounds} epochs of", end=" ")
+        print(f"{measured['steps']} steps. Median (quartiles); ratio within a round, median")
+        print("[95 % interval], and of each set.")
+        for contestant_name, figures in measured["contestants"].items():
+            low, middle, high = figures["microseconds_a_step"]
+            ratio_low, ratio, ratio_high = figures["ratio"]
+            sets = " ".join(f"{ratio:.3f}" for ratio in figures["ratio_of_each_set"])
+            print(
+                f"  {contestant_name:22} {middle:8.1f} us ({low:.1f} to {high:.1f})"
+                f"   x {ratio:.3f} [{ratio_low:.3f}, {ratio_high:.3f}]   {sets}"
+            )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
