@@ -347,7 +347,7 @@ class GreedyLR(Schedule):
         """One value for the rule."""
         self._seen = True
         if not self._mode_known:
-            mode = _direction(self.monitor, self._model)
+            mode = metric_direction(self.monitor, self._model)
             self.rule = self._make_rule(self.state.initial_learning_rate, mode)
             self._mode_known = True
         before, self.state = self.state, self.rule.update(self.state, value)
@@ -365,7 +365,9 @@ class GreedyLR(Schedule):
         )
 
 
-def _direction(monitor: str, model: keras.Model) -> Literal["min", "max"]:
+def metric_direction(
+    monitor: str, model: keras.Model, asker: str = "GreedyLR"
+) -> Literal["min", "max"]:
     """Which way a metric gets better, by its name or by what Keras knows of it."""
     name = monitor.removeprefix("val_")
     if name == "loss" or name.endswith("_loss"):
@@ -380,7 +382,7 @@ def _direction(monitor: str, model: keras.Model) -> Literal["min", "max"]:
     if "acc" in name or name.startswith(("auc", "precision", "recall", "f1")):
         return "max"
     raise ValueError(
-        f"GreedyLR cannot tell whether `{monitor}` gets better by growing or by shrinking. Pass "
+        f"{asker} cannot tell whether `{monitor}` gets better by growing or by shrinking. Pass "
         "mode='max' or mode='min' (received: mode='auto')."
     )
 
