@@ -1,7 +1,7 @@
 """The runs of a comparison: one after the other, or in several processes.
 
 Every contestant meets, for a seed, the same initial weights and the same batches in the same
-order: all random numbers are seeded before the model is built, and again before `fit`.
+order: all random numbers are seeded before the model is built, before `fit`, and within it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ class Trainer:
         keras.utils.set_random_seed(task.seed)
         begin = time.perf_counter()
         history = model.fit(
-            **self.arguments, epochs=self.plan.epochs, callbacks=[*callbacks, trace], verbose=0
+            **self.arguments,
+            epochs=self.plan.epochs,
+            callbacks=[*callbacks, trace, _Seed(task.seed)],
+            verbose=0,
         ).history
         seconds = time.perf_counter() - begin
         curves = {
@@ -101,6 +104,21 @@ def _state(model: keras.Model) -> list[keras.Variable]:
 
 def _shapes(model: keras.Model) -> list[tuple]:
     return [(tuple(variable.shape), str(variable.dtype)) for variable in _state(model)]
+
+
+class _Seed(keras.callbacks.Callback):
+    """Seeds once more when `fit` has built what was not.
+
+    For that it takes a batch, on JAX and PyTorch out of the order that is drawn; a model that
+    has been trained before needs none.
+    """
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self._seed = seed
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        keras.utils.set_random_seed(self._seed)
 
 
 class _RateTrace(keras.callbacks.Callback):
