@@ -77,6 +77,7 @@ def rollout(
     rates: np.ndarray,
     controller: Controller,
     validated: bool = True,
+    watch: Callable[[int, Runs], None] = lambda intervals, runs: None,
 ) -> tuple[Runs, np.ndarray]:
     """Trains runs to their end under a controller.
 
@@ -86,6 +87,7 @@ def rollout(
         rates: [P], what the controller is given.
         controller: Sets the rates.
         validated: Whether it sees validation losses.
+        watch: Told after each interval how many are done, and the runs.
 
     Returns:
         The trained runs, and the rates [intervals, P] that were used.
@@ -93,6 +95,7 @@ def rollout(
     used = [np.asarray(controller.first(rates), np.float32)]
     for i in range(observation.DECISIONS):
         runs, report = advance(problem, runs, tf.constant(used[-1]), observation.DECISIONS)
+        watch(i + 1, runs)
         if i + 1 == observation.DECISIONS:
             break
         seen = observation.Interval(*(field.numpy() for field in report.interval))

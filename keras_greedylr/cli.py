@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import importlib
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import keras
 
 import keras_greedylr
 
+EXTRA = ("matplotlib", "rich", "scipy", "sklearn")  # what the extra `compare` brings
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with the arguments given, or the program's, and returns its exit status."""
+    """Runs the command with the arguments given, or the program's, and returns its exit status.
+
+    It is 2 after saying what was wrong, and 130 after Ctrl-C.
+    """
     parser = make_parser()
     arguments = parser.parse_args(argv)
-    return arguments.run(arguments)
+    try:
+        return arguments.run(arguments)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        wrong = f"{error}: pip install 'keras-greedylr[compare]'"
+    except (ValueError, OSError) as error:
+        wrong = str(error)
+    print(f"{parser.prog}: {wrong}", file=sys.stderr)
+    return 2
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -26,7 +46,219 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=_versions())
     parser.set_defaults(run=lambda arguments: _help(parser))
+    commands = parser.add_subparsers(metavar="command")
+    _add_compare(commands)
+    _add_find_lr(commands)
     return parser
+
+
+# keras-greedylr compare
+
+
+def _add_compare(commands: Any) -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="train a model under several schedules, report which did best",
+        description="Train a model under several schedules and report what came of it. The same "
+        "command goes on where it was stopped.",
+    )
+    _add_model(parser)
+    parser.add_argument(
+        "--schedules", default="greedy,learned,cosine,constant",
+        help="names, or FILE.py:FUNCTION of your own, separated by commas (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, help="default: the problem's, or 10")
+    parser.add_argument("--metric", help="default: val_loss, or loss without validation data")
+    parser.add_argument("--mode", choices=("auto", "min", "max"), default="auto")
+    parser.add_argument(
+        "--rates", type=_numbers, default=(1.0,),
+        help="multiples of the model's rate to run at as well: 0.01,0.1,1,10",
+    )  # fmt: skip
+    parser.add_argument("--tune", action="store_true", help="tune each schedule's rate first")
+    parser.add_argument("--target", type=float, help="default: what the reference ends with")
+    parser.add_argument("--reference", help="default: the first schedule")
+    parser.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("comparison"),
+        help="folder of runs and report (default: %(default)s)",
+    )  # fmt: skip
+    parser.set_defaults(run=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from keras_greedylr.compare import compare, heading, rich_table, write_report
+    from keras_greedylr.compare.runner import hush
+
+    hush()
+    source = _source(arguments)
+    schedules = {
+        name: FromSpec(name) if ":" in name else None
+        for name in filter(None, map(str.strip, arguments.schedules.split(",")))
+    }
+    try:
+        comparison = compare(
+            source.build_model,
+            source.data,
+            schedules,
+            seeds=arguments.seeds,
+            epochs=arguments.epochs or source.epochs,
+            batch_size=arguments.batch_size or source.batch_size,
+            metric=arguments.metric,
+            mode=arguments.mode,
+            rates=arguments.rates,
+            tune=arguments.tune,
+            target=arguments.target,
+            reference=arguments.reference,
+            jobs=arguments.jobs,
+            out=arguments.out,
+        )
+    except KeyboardInterrupt:
+        print(
+            f"\nStopped. What was done is in {arguments.out}; the same command goes on from there.",
+            file=sys.stderr,
+        )
+        return 130
+    console = Console()
+    console.print(rich_table(comparison), heading(comparison), sep="\n", highlight=False)
+    for path in write_report(comparison, arguments.out):
+        print(path)
+    print(f"tensorboard --logdir {arguments.out / 'logs'}")
+    return 0
+
+
+# keras-greedylr find-lr
+
+
+def _add_find_lr(commands: Any) -> None:
+    parser = commands.add_parser(
+        "find-lr",
+        help="suggest a learning rate",
+        description="Train at rates that grow from batch to batch and suggest one.",
+    )
+    _add_model(parser)
+    parser.add_argument("--min-lr", type=float, default=1e-6, help="default: %(default)s")
+    parser.add_argument("--max-lr", type=float, default=10.0, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=100, help="batches (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("find-lr"),
+        help="folder of picture and numbers (default: %(default)s)",
+    )  # fmt: skip
+    parser.set_defaults(run=_find_lr)
+
+
+def _find_lr(arguments: argparse.Namespace) -> int:
+    from keras_greedylr.compare.data import fit_arguments
+    from keras_greedylr.compare.pictures import draw_range_test
+    from keras_greedylr.find_lr import find_lr
+
+    source = _source(arguments)
+    data = fit_arguments(source.data, arguments.batch_size or source.batch_size)
+    trained = {name: value for name, value in data.items() if not name.startswith("validation")}
+    limits = {name: getattr(arguments, name) for name in ("min_lr", "max_lr", "steps")}
+    keras.utils.set_random_seed(0)
+    test = find_lr(source.build_model(), **trained, **limits)
+    draw_range_test(test, arguments.out / "find-lr.png")
+    numbers = {
+        name: value if isinstance(value, float) else value.tolist()
+        for name, value in test._asdict().items()
+    }
+    text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
+    (arguments.out / "find-lr.json").write_text(text, encoding="utf-8")
+    print(
+        f"{len(test.rates)} batches, from {test.rates[0]:.2g} to {test.rates[-1]:.2g}; the loss "
+        f"fell fastest at {test.steepest:.2g}.\nSuggested rate: {test.suggestion:.2g}\n"
+        f"The picture: {arguments.out / 'find-lr.png'}"
+    )
+    return 0
+
+
+# The model and its data.
+
+
+class Source(NamedTuple):
+    """A model and what it is trained on."""
+
+    build_model: Callable[[], keras.Model]
+    data: Any
+    epochs: int
+    batch_size: int
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--problem", help="one that comes with the package, such as digits-cnn")
+    what.add_argument("--model", help="FILE.py:FUNCTION that returns a compiled model")
+    parser.add_argument("--data", help="FILE.py:FUNCTION that returns (x, y, x_val, y_val)")
+    parser.add_argument("--batch-size", type=int, help="default: the problem's, or 32")
+
+
+def _source(arguments: argparse.Namespace) -> Source:
+    if arguments.problem is not None:
+        from keras_greedylr.compare.problems import get_problem
+
+        if arguments.data is not None:
+            raise ValueError("--data goes with --model: a problem has its own.")
+        return Source(*get_problem(arguments.problem))
+    if arguments.data is None:
+        raise ValueError("--model needs --data FILE.py:FUNCTION.")
+    return Source(FromSpec(arguments.model), FromSpec(arguments.data), 10, 32)
+
+
+class FromSpec:
+    """A function of a file or module, looked up when it is called: other processes can, too.
+
+    Args:
+        spec: `"file.py:function"` or `"module:function"`.
+
+    Raises:
+        ValueError: if there is no such function.
+    """
+
+    def __init__(self, spec: str):
+        self.spec = spec
+        self._function()
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Calls it."""
+        return self._function()(*arguments)
+
+    def _function(self) -> Callable[..., Any]:
+        place, _, name = self.spec.rpartition(":")
+        try:
+            module = _module(place)
+        except (ImportError, OSError) as error:
+            raise ValueError(f"{self.spec!r} cannot be loaded: {error}") from error
+        function = getattr(module, name, None)
+        if not callable(function):
+            raise ValueError(f"There is no function {name!r} in {place!r}.")
+        return function
+
+
+def _module(place: str) -> Any:
+    """A module by its name or its file, loaded once."""
+    if not place.endswith(".py"):
+        if "" not in sys.path:  # a command does not look where it is called
+            sys.path.insert(0, "")
+        return importlib.import_module(place)
+    name = str(Path(place).resolve())  # files of the same name may lie in two folders
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, name)
+        assert spec is not None and spec.loader is not None  # it ends with .py
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
 
 
 def _help(parser: argparse.ArgumentParser) -> int:

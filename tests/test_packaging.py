@@ -27,8 +27,9 @@ MAY_KNOW = {
     "policy": {"observation", "validation"},
     "callbacks": BASE,
     "optimizers": BASE,
-    "compare": {*BASE, "callbacks", "optimizers"},
-    "cli": {*BASE, "callbacks", "optimizers", "compare", "__init__"},
+    "find_lr": {*BASE, "callbacks"},
+    "compare": {*BASE, "callbacks", "optimizers", "find_lr"},
+    "cli": {*BASE, "callbacks", "optimizers", "find_lr", "compare", "__init__"},
     "__init__": {*BASE, "callbacks", "optimizers", "compare"},
 }
 

@@ -70,7 +70,7 @@ def test_a_run_does_not_see_its_neighbours(problem):
     np.testing.assert_array_equal(calm[0], wrecked[0])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw", "rmsprop"])
 def test_optimizers_are_kerass(optimizer):
     problem = Network("m", "mixture", (Dense(5, "relu"),), optimizer, 6, steps=7)
     state = problem.sample(tf.constant([0, 0]), 2)
@@ -84,6 +84,8 @@ def test_optimizers_are_kerass(optimizer):
             "sgd": keras.optimizers.SGD(rate),
             "momentum": keras.optimizers.SGD(rate, momentum=float(state.momentum[run])),
             "adam": keras.optimizers.Adam(rate),
+            "adamw": keras.optimizers.AdamW(rate),
+            "rmsprop": keras.optimizers.RMSprop(rate),
         }[optimizer]
         model.compile(made, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         theirs = [model.train_on_batch(x[i, run], y[i, run]) for i in range(7)]

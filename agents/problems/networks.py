@@ -1,4 +1,4 @@
-"""Small networks for vision, language and tables, trained by SGD, momentum or Adam."""
+"""Small networks for vision, language and tables, under the optimizers people use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from keras_greedylr_agents.problems.layers import (
     init_network,
 )
 
-USUAL_RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 0.003}
+USUAL_RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 0.003, "adamw": 0.003, "rmsprop": 0.001}
+SLOTS = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2, "rmsprop": 1}  # moving averages
+WEIGHT_DECAY = 0.004  # of AdamW, as in Keras
 
 VALIDATION = 256  # examples at most the validation loss is taken over
 
@@ -26,7 +28,7 @@ class NetworkState(NamedTuple):
     """P networks on their way; slots are the optimizer's moving averages."""
 
     params: list[Params]
-    slots: list[list[Params]]  # none, momentum's one, or Adam's two
+    slots: list[list[Params]]  # none, one, or Adam's two
     updates: tf.Tensor  # [P] float32, optimizer steps done
     momentum: tf.Tensor  # [P] of the heavy ball
     order: tf.Tensor  # [P, N] int32, each run's own shuffle of the training data
@@ -63,7 +65,7 @@ class Network(Problem):
     name: str
     data: str
     layers: tuple[Layer, ...]
-    optimizer: Literal["sgd", "momentum", "adam"]
+    optimizer: Literal["sgd", "momentum", "adam", "adamw", "rmsprop"]
     outputs: int
     momentum: float | None = None
     batch: int = 16
@@ -110,7 +112,7 @@ class Network(Problem):
             wrong = uniform(targets.shape, seeds[3], maxval=self.outputs, dtype=tf.int32)
             targets = tf.where(uniform(targets.shape, seeds[2]) < noise, wrong, targets)
         params = init_network(self._network, seeds[4], runs, x.shape[1:])
-        slots = {"sgd": 0, "momentum": 1, "adam": 2}[self.optimizer]
+        slots = SLOTS[self.optimizer]
         fraction = self.least_data ** uniform((runs,), seeds[5])  # log-uniform
         return NetworkState(
             params=params,
@@ -221,7 +223,12 @@ class Network(Problem):
         elif self.optimizer == "momentum":
             velocity = each(lambda v, g: _wide(momentum, g) * v + g, slots[0], gradients)
             slots, change = [velocity], velocity
+        elif self.optimizer == "rmsprop":
+            second = each(lambda v, g: 0.9 * v + 0.1 * g * g, slots[0], gradients)
+            slots, change = [second], each(lambda g, v: g / tf.sqrt(v + 1e-7), gradients, second)
         else:
+            if self.optimizer == "adamw":
+                params = each(lambda w: w - _wide(rates, w) * WEIGHT_DECAY * w, params)
             first = each(lambda m, g: 0.9 * m + 0.1 * g, slots[0], gradients)
             second = each(lambda v, g: 0.999 * v + 0.001 * g * g, slots[1], gradients)
             slots = [first, second]

@@ -12,6 +12,7 @@ import os
 import time
 import weakref
 from pathlib import Path
+from typing import Any
 
 FLUSH_SECONDS = 10.0  # the most a crash can lose
 
@@ -50,6 +51,13 @@ class EventFile:
         card = self._summary.text(tag, markdown)
         card.value[0].tag = tag  # as given, without tensorboardX's suffix
         self._write(card, step)
+
+    def hparams(self, parameters: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Writes what the HParams view shows of a run: what it was given, how it ended."""
+        for summary in self._summary.hparams(parameters, metrics):
+            self._write(summary, 0)
+        for tag, value in metrics.items():
+            self.scalar(tag, value, 0)
 
     def flush(self) -> None:
         """Hands what is buffered to the operating system."""

@@ -7,8 +7,15 @@ from typing import Any, Literal
 import keras
 
 
-def metric_direction(monitor: str, model: keras.Model) -> Literal["min", "max"]:
+def metric_direction(
+    monitor: str, model: keras.Model, asker: str = "GreedyLR"
+) -> Literal["min", "max"]:
     """Returns the mode of a metric of `model`.
+
+    Args:
+        monitor: The metric's name, with `val_` or without.
+        model: Compiled with it, or not.
+        asker: In whose name an error is raised.
 
     Raises:
         ValueError: if neither its name nor Keras tells.
@@ -26,7 +33,7 @@ def metric_direction(monitor: str, model: keras.Model) -> Literal["min", "max"]:
     if "acc" in name or name.startswith(("auc", "precision", "recall", "f1")):
         return "max"
     raise ValueError(
-        f"GreedyLR cannot tell whether `{monitor}` gets better by growing or by shrinking. Pass "
+        f"{asker} cannot tell whether `{monitor}` gets better by growing or by shrinking. Pass "
         "mode='max' or mode='min' (received: mode='auto')."
     )
 

@@ -107,7 +107,7 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
 
     def _read_rates(self) -> None:
         self._optimizers = single_optimizers(self.model)
-        rates = [_read_rate(optimizer, type(self).__name__) for optimizer in self._optimizers]
+        rates = [read_rate(optimizer, type(self).__name__) for optimizer in self._optimizers]
         self._ratios = [rate / rates[0] for rate in rates] if rates[0] else [1.0] * len(rates)
         self._rate = rates[0]
         self._start(rates[0])
@@ -222,7 +222,8 @@ def _inside(optimizer: Any) -> list[Any]:
     return [optimizer]
 
 
-def _read_rate(optimizer: Any, asker: str) -> float:
+def read_rate(optimizer: Any, asker: str) -> float:
+    """The rate of a single optimizer; an error in the name of `asker` if it is no number."""
     rate = optimizer.learning_rate
     if not isinstance(rate, keras.Variable):
         raise ValueError(

@@ -1,0 +1,170 @@
+"""A range test: which learning rates a model bears, in a hundred batches."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_greedylr.callbacks.batch_loss import BatchLoss
+from keras_greedylr.callbacks.schedule import Schedule
+from keras_greedylr.validation import check_float, check_int
+
+SMOOTHING = 0.9  # decay of the losses' average
+BLOWN_UP = 4.0  # the test ends where the average is so many times its lowest value
+MARGIN = 10.0  # the suggestion is so many times below the rate of the lowest average
+
+
+class RangeTest(NamedTuple):
+    """What a range test showed."""
+
+    rates: np.ndarray  # [n] float64, of the batches, or groups of them, in order
+    losses: np.ndarray  # [n], of those batches alone
+    smoothed: np.ndarray  # [n], their exponential average
+    suggestion: float  # a tenth of the rate at which the average was lowest
+    steepest: float  # the rate at which the average fell fastest per decade
+
+
+def find_lr(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    *,
+    min_lr: float = 1e-6,
+    max_lr: float = 10.0,
+    steps: int = 100,
+    **fit_arguments: Any,
+) -> RangeTest:
+    """Trains at rates that grow from batch to batch until the loss blows up.
+
+    Weights, the optimizer's state, its rate and the states of random generators are put back
+    afterwards, whatever happens in between. Nothing is restored that Keras does not know of,
+    such as counters of a model of your own.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_greedylr.find_lr import find_lr
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile(optimizer=keras.optimizers.SGD(0.01), loss="mse")
+    >>> x = np.random.default_rng(0).normal(size=(256, 4)).astype("float32")
+    >>> test = find_lr(model, x, x.sum(axis=1, keepdims=True), steps=60)
+    >>> 1e-3 < test.suggestion < 1.0
+    True
+
+    Args:
+        model: Compiled, with a float for its rate.
+        x, y: As in `fit`.
+        min_lr, max_lr: Floats > 0. The first rate and the last.
+        steps: Integer >= 3. Batches the test takes at most.
+        **fit_arguments: Of `fit`: `batch_size`, `sample_weight`, `callbacks`, ...
+
+    Returns:
+        A `RangeTest`.
+
+    Raises:
+        ValueError: if an argument is out of its range, the optimizer has a
+            `LearningRateSchedule`, or no batch had a finite loss.
+
+    Reference:
+        [Smith, 2017](https://arxiv.org/abs/1506.01186), section 3.3.
+    """
+    check_float("min_lr", min_lr, above=0.0)
+    check_float("max_lr", max_lr, above=min_lr)
+    check_int("steps", steps, least=3)
+    if wrong := {"epochs", "validation_data", "validation_split"} & set(fit_arguments):
+        raise ValueError(f"A range test has no epochs and no validation. Received: {sorted(wrong)}")
+    ramp = _Ramp(min_lr, max_lr, steps)
+    callbacks = [*fit_arguments.pop("callbacks", []), ramp]
+    try:
+        # As many epochs as it takes: the ramp stops training.
+        model.fit(x, y, epochs=steps, callbacks=callbacks, verbose=0, **fit_arguments)
+    finally:
+        ramp.put_back()
+    if len(ramp.losses) < 2:
+        raise ValueError(
+            f"The loss was not finite at the second batch already, at a rate of {min_lr:g}. "
+            "Pass a smaller `min_lr`."
+        )
+    return analyse(np.array(ramp.rates), np.array(ramp.losses))
+
+
+def analyse(rates: np.ndarray, losses: np.ndarray) -> RangeTest:
+    """Returns the suggestions of losses [n] at rising rates [n]."""
+    average, smoothed = 0.0, []
+    for i, loss in enumerate(losses, start=1):
+        average = SMOOTHING * average + (1.0 - SMOOTHING) * loss
+        smoothed.append(average / (1.0 - SMOOTHING**i))  # the first average starts from zero
+    curve = np.array(smoothed)
+    lowest = max(int(curve.argmin()), 1)
+    slopes = np.diff(curve[: lowest + 1]) / np.diff(np.log10(rates[: lowest + 1]))
+    steepest = float(rates[int(slopes.argmin())])
+    return RangeTest(rates, losses, curve, float(rates[lowest]) / MARGIN, steepest)
+
+
+class _Ramp(Schedule):
+    """Raises the rate after each report and keeps the losses."""
+
+    def __init__(self, min_lr: float, max_lr: float, steps: int):
+        super().__init__()
+        self.min_lr, self.max_lr, self.steps = min_lr, max_lr, steps
+        self.rates: list[float] = []
+        self.losses: list[float] = []
+        self._before: list[tuple[keras.Variable, np.ndarray]] = []
+        self._taken = 0
+        self._average, self._lowest = 0.0, math.inf
+
+    def get_config(self) -> dict[str, Any]:
+        return {"min_lr": self.min_lr, "max_lr": self.max_lr, "steps": self.steps}
+
+    def values(self) -> dict[str, float]:
+        return {}
+
+    def _start(self, learning_rate: float) -> None:
+        pass
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        # By now a model that was not built is; training may write into what is not copied.
+        self._before = [
+            (variable, np.array(keras.ops.convert_to_numpy(variable)))
+            for variable in [*self.model.variables, *self.model.optimizer.variables]
+        ]
+        super().on_train_begin(logs)
+        self._batch_loss = BatchLoss(self._model, (self.params or {}).get("steps"))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        first = self._epoch is None
+        super().on_epoch_begin(epoch, logs)
+        self._batch_loss.begin_epoch()
+        if first:
+            self._apply("epoch", epoch, self.min_lr, "", begins=True)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        loss, batches = self._batch_loss.update(batch, logs or {})
+        if not math.isfinite(loss):
+            self._model.stop_training = True
+            return
+        self.rates.append(self.learning_rate)
+        self.losses.append(loss)
+        self._taken += batches
+        self._average = SMOOTHING * self._average + (1.0 - SMOOTHING) * loss
+        smoothed = self._average / (1.0 - SMOOTHING ** len(self.losses))
+        self._lowest = min(self._lowest, smoothed)
+        if smoothed > BLOWN_UP * self._lowest > 0.0 or self._taken >= self.steps:
+            self._model.stop_training = True
+            return
+        done = self._taken / max(self.steps - 1, 1)
+        rate = self.min_lr * (self.max_lr / self.min_lr) ** min(done, 1.0)
+        self._apply("batch", batch, rate, "")
+
+    def put_back(self) -> None:
+        """Restores what `on_train_begin` found."""
+        if not self._before:
+            return
+        model = self.model  # on JAX this takes the variables back from a loop that was cut off
+        for variable, value in self._before:
+            variable.assign(keras.ops.convert_to_tensor(value))
+        model.stop_training = False

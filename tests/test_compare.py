@@ -1,0 +1,261 @@
+"""Schedules against each other: the same start for all, every run kept, the same table twice."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+pytest.importorskip("rich")
+from keras_greedylr import GreedyLR
+from keras_greedylr.cli import main
+from keras_greedylr.compare import CONTESTANTS, compare, rich_table, runner, write_report
+from keras_greedylr.compare.data import fit_arguments, steps_per_epoch
+from keras_greedylr.compare.problems import PROBLEMS
+from keras_greedylr.compare.store import Task
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(60, 3)).astype("float32")
+Y = (X.sum(axis=1, keepdims=True) + 0.1 * RNG.normal(size=(60, 1))).astype("float32")
+DATA = (X[:40], Y[:40], X[40:], Y[40:])
+RATE = 1e-7  # what is not moved by it must be the same for all
+
+
+def small(rate=0.05, run_eagerly=True):
+    """Order of batches, dropout and weights all show in its losses; eager, for nothing repeats."""
+    layers = [keras.layers.Dense(4), keras.layers.BatchNormalization(), keras.layers.Dropout(0.3)]
+    model = keras.Sequential([keras.Input((3,)), *layers, keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(rate), loss="mse", run_eagerly=run_eagerly)
+    return model
+
+
+def greedy_with_noise(setting):
+    """A contestant that uses up random numbers."""
+    np.random.rand(7)  # noqa: NPY002 - the global generator is meant
+    keras.random.normal((5,))
+    return GreedyLR(), keras.optimizers.Adam(setting.rate)
+
+
+def quick(schedules, model=small, data=DATA, **arguments):
+    return compare(model, data, schedules, epochs=1, batch_size=10, verbose=0, **arguments)
+
+
+def bare(schedules, model=small, data=DATA[:2], **arguments):
+    """Without validation: on TensorFlow most of so short a fit is the making of datasets."""
+    return quick(schedules, model, data, **arguments)
+
+
+@pytest.fixture(scope="module")
+def everyone():
+    names = dict.fromkeys([*CONTESTANTS, "cosine+warmup", "constant+warmup"])
+    return quick({**names, "mine": greedy_with_noise}, lambda: small(RATE), seeds=1)
+
+
+def test_every_contestant_has_the_rates_it_should(everyone):
+    first = {run.task.contestant: run.rates[0][1] for run in everyone.runs}
+    last = {run.task.contestant: tuple(run.rates[-1]) for run in everyone.runs}
+    assert set(first) == {*CONTESTANTS, "cosine+warmup", "constant+warmup", "mine"}
+    begin = {"learned": 2**-7, "cyclic": 0.1, "one-cycle": 0.1, "wsd": 0, "inverse-sqrt": 1,
+             "cosine+warmup": 0, "constant+warmup": 0, "prodigy": 1 / RATE, "line-search": None,
+             "hypergradient": None}  # fmt: skip
+    end = {"step": 0.01, "exponential": 0.01, "linear": 0, "polynomial": 0, "cosine": 0, "wsd": 0,
+           "cosine+warmup": 0, "constant+warmup": 1, "constant": 1, "plateau": 1}  # fmt: skip
+    for name, rate in first.items():
+        if begin.get(name, 1) is not None:
+            assert rate == pytest.approx(RATE * begin.get(name, 1), rel=1e-5, abs=1e-15), name
+    for name, multiple in end.items():
+        assert last[name] == (4, pytest.approx(RATE * multiple, rel=1e-5, abs=1e-15)), name
+
+
+def test_all_meet_the_same_weights_and_batches(everyone):
+    curves = {run.task.contestant: run.history for run in everyone.runs}
+    for metric in ("loss", "val_loss"):
+        for name in set(curves) - {"line-search", "prodigy"}:  # whose rates are their own
+            expected = curves["constant"][metric]
+            np.testing.assert_allclose(curves[name][metric], expected, rtol=1e-4, err_msg=name)
+
+
+def test_a_model_used_again_does_what_a_new_one_does():
+    plan = runner.Plan(lambda: small(run_eagerly=False), DATA, {}, 2, 8, None)
+    again, new = runner.Trainer(plan), runner.Trainer(plan)
+    for contestant in ("cosine", "constant"):
+        one, two = (again.run(Task(contestant, 1.0, seed)) for seed in (0, 1))
+        assert one.history != two.history
+    fast = again.run(Task("greedy", 3.0, 1))  # the same graph at another rate
+    slow = new.run(Task("constant", 1.0, 1))
+    assert slow.history == two.history and fast.history != two.history
+    assert fast.rates[0] == [0, pytest.approx(0.15)]
+
+
+def test_goes_on_where_it_stopped_and_gives_the_same_table(tmp_path):
+    calls = []
+
+    def interrupted(setting):
+        calls.append(setting)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return keras.optimizers.schedules.CosineDecay(setting.rate, setting.steps)
+
+    schedules = {"constant": None, "mine": interrupted}
+    with pytest.raises(KeyboardInterrupt):
+        bare(schedules, seeds=2, out=tmp_path)
+    runs = tmp_path / "runs.jsonl"
+    assert len(runs.read_text().splitlines()) == 3
+    runs.write_text(runs.read_text()[:-20])  # the last line cut short
+    comparison = bare(schedules, seeds=2, out=tmp_path)
+    assert len(calls) == 2 + 2  # two of three were kept
+    assert bare(schedules, seeds=2, out=tmp_path).rows == comparison.rows  # from the disk
+    whole = bare(schedules, seeds=2)
+    for mine, theirs in zip(comparison.rows, whole.rows, strict=True):
+        assert {**mine, "seconds": 0} == {**theirs, "seconds": 0}
+    assert bare(["constant"], seeds=3, out=tmp_path).rows[0]["runs"] == 3  # more is welcome
+    with pytest.raises(ValueError, match=r"other settings: rate was 0.05 and is 0.1\. Name ano"):
+        bare(["constant"], lambda: small(0.1), out=tmp_path)
+    with pytest.raises(ValueError, match=r"other settings: data was"):
+        bare(["constant"], data=(X[:40], -Y[:40]), out=tmp_path)
+    with pytest.raises(ValueError, match="is not empty and holds no comparison"):
+        quick(["constant"], out=tmp_path.parent)
+
+
+def test_tunes_on_seeds_of_its_own_and_reports(tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_greedylr.compare.comparison.TUNING_GRID", (0.01, 1.0, 1e9))
+    comparison = bare(["constant", "cosine"], seeds=1, tune=True, rates=(0.1, 1e9), target=1e-9,
+                      out=tmp_path)  # fmt: skip
+    lines = (tmp_path / "runs.jsonl").read_text().splitlines()
+    tuning = [run for run in map(json.loads, lines) if run["tuning"]]
+    assert len(tuning) == 2 * 2 * 3 and min(run["seed"] for run in tuning) > 1000
+    assert comparison.own_rates == {"constant": 1.0, "cosine": 1.0}
+    assert np.isinf(comparison.losses("constant", 1e9)).all()  # diverged
+
+    pytest.importorskip("matplotlib")
+    names = {path.name for path in write_report(comparison, tmp_path)}
+    assert names == {"comparison.md", "comparison.csv", "comparison.json", "curves.png",
+                     "schedules.png", "profile.png", "rates.png"}  # fmt: skip
+    table = list(csv.DictReader((tmp_path / "comparison.csv").open()))
+    told = json.loads((tmp_path / "comparison.json").read_text())
+    assert float(table[0]["median"]) == told["rows"][0]["median"] == comparison.rows[0]["median"]
+    assert told["rows"][0]["steps_to_target"] is None and table[0]["steps_to_target"] == "inf"
+    assert [point["median"] is None for point in told["rates"]["cosine"]] == [False, False, True]
+    assert "| cosine | x" in (tmp_path / "comparison.md").read_text()
+    assert rich_table(comparison).row_count == 2
+
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "logs" / "cosine" / "x0.1" / "seed-0")).Reload()
+    (run,) = comparison.at("cosine", 0.1)
+    assert events.Scalars("final_loss")[0].value == pytest.approx(run.history["loss"][-1])
+    assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
+
+
+def test_higher_is_better_where_it_is():
+    def model():
+        model = small()
+        model.compile(keras.optimizers.SGD(0.05), loss="mse", metrics=["r2_score"],
+                      run_eagerly=True)  # fmt: skip
+        return model
+
+    comparison = quick(["constant"], model, metric="val_r2_score", mode="max", seeds=2)
+    last = [run.history["val_r2_score"][-1] for run in comparison.runs]
+    (row,) = comparison.rows
+    assert (row["median_low"], row["median_high"]) == (min(last), max(last))
+    assert comparison.goal == row["median"] == pytest.approx(np.median(last))
+
+
+WRONG = {
+    "unknown schedule": ({"schedules": ["warp"]}, "Schedules must be among"),
+    "no warmup of that": ({"schedules": ["greedy+warmup"]}, "Schedules must be among"),
+    "a string": ({"schedules": "greedy"}, "must be a list of names"),
+    "the same twice": ({"schedules": ["greedy", "greedy"]}, "must be different names"),
+    "no function": ({"schedules": {"mine": 3}}, "must be a function of a Setting"),
+    "makes nonsense": ({"schedules": {"mine": lambda setting: 3}}, "A contestant must return"),
+    "seeds": ({"seeds": 0}, "`seeds` must be an integer >= 1"),
+    "rates": ({"rates": (0.0,)}, "`rates` must be"),
+    "reference": ({"reference": "cosine"}, "`reference` must be one of"),
+    "metric": ({"metric": "val_beauty", "mode": "max"}, "`metric` must be one of"),
+    "direction": ({"metric": "val_beauty"}, "compare cannot tell whether"),
+    "not compiled": ({"model": keras.Sequential}, "must return a compiled keras.Model"),
+    "no data": ({"data": X}, "`data` must be"),
+    "a generator": ({"data": {"x": (batch for batch in [DATA])}}, "gone through anew"),
+    "keys": ({"data": {"x": X, "epochs": 3}}, "of which wrong or missing are"),
+    "not to be pickled": ({"jobs": 2, "model": lambda: small()}, "go to other processes"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_errors_say_what_was_wrong(case):
+    arguments, reason = WRONG[case]
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        quick(**{"schedules": ["constant"], **arguments})
+
+
+def test_the_length_of_an_epoch():
+    lengths = [
+        ({"x": X, "batch_size": 8}, 8),
+        ({"x": [X, X], "batch_size": 8, "validation_split": 0.25}, 6),
+        ({"x": iter([]), "steps_per_epoch": 5}, 5),
+        ({"x": [X] * 2, "batch_size": 60}, 1),
+    ]
+    assert [steps_per_epoch(arguments) for arguments, _ in lengths] == [n for _, n in lengths]
+    with pytest.raises(ValueError, match="steps_per_epoch"):
+        steps_per_epoch({"x": object()})
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_problems_have_models_that_fit_their_data(name):
+    pytest.importorskip("sklearn")
+    problem = PROBLEMS[name]
+    data = fit_arguments(problem.load_data, problem.batch_size)
+    model, x, y = problem.build_model(), data["x"][:3], data["y"][:3]
+    loss = model.compute_loss(x, keras.ops.convert_to_tensor(y), model(x))
+    loss = keras.ops.convert_to_numpy(loss)
+    assert np.isfinite(loss) and 10 <= steps_per_epoch(data) <= 100
+
+
+def test_readme_shows_how_to_compare_on_a_model_of_your_own(tmp_path, monkeypatch, capfd):
+    """Its snippet, through the command, in a process of its own."""
+    pytest.importorskip("sklearn")
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n# my_model\.py\n(.*?)```", readme, flags=re.DOTALL)
+    assert len(snippet.splitlines()) <= 14
+    (tmp_path / "my_model.py").write_text(snippet)
+    monkeypatch.chdir(tmp_path)
+    command = ["compare", "--model", "my_model.py:build_model", "--data", "my_model.py:load_data",
+               "--epochs", "1", "--seeds", "2", "--schedules", "greedy"]  # fmt: skip
+    assert main([*command, "--jobs", "2"]) == 0
+    said = capfd.readouterr().out
+    assert "greedy" in said and "tensorboard --logdir comparison/logs" in said
+    kept = (tmp_path / "comparison" / "comparison.csv").read_text()
+    assert main(command) == 0  # nothing is left to do, and one process comes to the same
+    assert (tmp_path / "comparison" / "comparison.csv").read_text() == kept
+    assert main([*command, "--epochs", "2"]) == 2
+    assert "epochs was 1 and is 2" in capfd.readouterr().err
+
+
+BAD_COMMANDS = {
+    "no such problem": (["--problem", "chess"], "Problems are"),
+    "no data": (["--model", "a.py:b"], "--model needs --data"),
+    "data of a problem": (["--problem", "wine", "--data", "a:b"], "a problem has its own"),
+    "no such file": (["--model", "none.py:b", "--data", "a:b"], "cannot be loaded"),
+    "no such function": (["--model", "json:nothing", "--data", "a:b"], "There is no function"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_COMMANDS)
+def test_the_command_says_what_was_wrong(case, capsys):
+    options, reason = BAD_COMMANDS[case]
+    assert main(["compare", *options]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_greedylr.compare.compare", stop)
+    assert main(["compare", "--problem", "wine", "--out", str(tmp_path)]) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err

@@ -1,0 +1,119 @@
+"""The range test: true losses at rising rates, and a model that is as it was."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from helpers import rate_of
+
+from keras_greedylr.cli import main
+from keras_greedylr.find_lr import analyse, find_lr
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(50, 3)).astype("float32")
+Y = (X.sum(axis=1, keepdims=True) + 0.1 * RNG.normal(size=(50, 1))).astype("float32")
+
+
+def build(optimizer=None, inputs=True):
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(4), keras.layers.BatchNormalization(), keras.layers.Dropout(0.2)]
+    start = [keras.Input((3,))] if inputs else []
+    model = keras.Sequential([*start, *layers, keras.layers.Dense(1)])
+    model.compile(optimizer or keras.optimizers.SGD(0.02, momentum=0.9), loss="mse",
+                  run_eagerly=True)  # fmt: skip
+    return model
+
+
+def state(model):
+    return [
+        np.array(keras.ops.convert_to_numpy(v))
+        for v in [*model.variables, *model.optimizer.variables]
+    ]
+
+
+class Spoil(keras.callbacks.Callback):
+    """Fails in the middle of an epoch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 3:
+            raise RuntimeError("spoilt")
+
+
+@pytest.mark.parametrize("callbacks", [[], [Spoil()]], ids=["through", "exception"])
+def test_leaves_the_model_as_it_was(callbacks):
+    model = build()
+    model.fit(X, Y, verbose=0)  # momentum and statistics are there
+    before = state(model)
+    try:
+        test = find_lr(model, X, Y, batch_size=8, steps=30, callbacks=callbacks)
+    except RuntimeError as error:
+        assert callbacks and str(error) == "spoilt"
+    else:
+        assert test.rates[0] == 1e-6 and np.all(np.diff(test.rates) > 0) and len(test.rates) <= 30
+    for now, then in zip(state(model), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+    assert rate_of(model) == pytest.approx(0.02) and not model.stop_training
+    keras.utils.set_random_seed(3)
+    one = model.fit(X, Y, verbose=0).history["loss"]
+    other = build()
+    keras.utils.set_random_seed(0)
+    other.fit(X, Y, verbose=0)
+    for mine, then in zip([*other.variables, *other.optimizer.variables], before, strict=True):
+        mine.assign(then)
+    keras.utils.set_random_seed(3)
+    assert one == other.fit(X, Y, verbose=0).history["loss"]  # and trains as if nothing had been
+
+
+def test_losses_are_those_of_the_batches_and_end_where_they_blow_up():
+    model = build(keras.optimizers.SGD(1.0), inputs=False)  # not built yet
+    test = find_lr(model, X, Y, batch_size=25, min_lr=1e-9, max_lr=1e6, steps=40, shuffle=False)
+    assert 10 < len(test.rates) < 40  # both batches several times, and not to the end
+    reference = build(keras.optimizers.SGD(1e-9))
+    expected = [reference.train_on_batch(X[:25], Y[:25]), reference.test_on_batch(X, Y)]
+    assert test.losses[0] == pytest.approx(float(expected[0]), rel=0.5)
+    assert test.smoothed[-1] > 4 * test.smoothed.min() or not np.isfinite(test.losses[-1])
+
+
+def test_suggestions_by_hand():
+    rates = 10.0 ** np.arange(-4, 4)
+    losses = np.array([8.0, 8.0, 8.0, 2.0, 0.1, 0.1, 50.0, 500.0])
+    test = analyse(rates, losses)
+    weights = 0.9 ** np.arange(5)[::-1]
+    assert test.smoothed[4] == pytest.approx((weights * losses[:5]).sum() / weights.sum())
+    lowest = rates[test.smoothed.argmin()]
+    assert lowest == 10.0 and test.suggestion == 1.0
+    assert test.steepest == rates[np.diff(test.smoothed[:6]).argmin()]
+
+
+WRONG = {
+    "min_lr": ({"min_lr": 0.0}, "`min_lr` must be"),
+    "max_lr": ({"max_lr": 1e-9}, "`max_lr` must be"),
+    "steps": ({"steps": 2}, "`steps` must be an integer >= 3"),
+    "validation": ({"validation_split": 0.5}, "has no epochs and no validation"),
+    "hopeless": ({"min_lr": 1e30, "max_lr": 1e31}, "Pass a smaller `min_lr`"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_errors_say_what_was_wrong(case):
+    arguments, reason = WRONG[case]
+    with pytest.raises(ValueError, match=reason):
+        find_lr(build(), X, Y, batch_size=8, **arguments)
+
+
+def test_a_schedule_in_the_optimizer_is_refused():
+    model = build(keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 10)))
+    with pytest.raises(ValueError, match="Pass the initial rate as a float"):
+        find_lr(model, X, Y)
+
+
+def test_the_command_draws_and_suggests(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    options = ["--problem", "wine", "--steps", "30", "--out", str(tmp_path)]
+    assert main(["find-lr", *options]) == 0
+    assert "Suggested rate: " in capsys.readouterr().out
+    told = json.loads((tmp_path / "find-lr.json").read_text())
+    assert len(told["rates"]) == len(told["losses"]) and told["suggestion"] > 0
+    assert (tmp_path / "find-lr.png").stat().st_size > 10_000
