@@ -8,6 +8,8 @@ A run is cut into `DECISIONS` intervals of equal length. After each but the last
 
 so that doing nothing is a cosine schedule ending at zero. The multiplier begins at `START`: far
 below the initial rate, because no policy could undo a first interval that blew the weights up.
+Where a bound is known below which training is stable, that cannot happen: the initial rate is
+`UNDER_BOUND` of the bound then, whatever was asked for, and the multiplier begins at zero.
 
 Nothing here depends on the scale of the loss or of the rate: only ratios are seen. Everything is
 written against the array functions NumPy, `tensorflow.experimental.numpy` and `jax.numpy` share,
@@ -22,10 +24,11 @@ from typing import Any, NamedTuple
 
 Array = Any  # whatever `xp` calls an array
 
-VERSION = 1  # of everything in this module a policy depends on; any change of meaning is a new one
+VERSION = 2  # of everything in this module a policy depends on; any change of meaning is a new one
 DECISIONS = 40  # intervals a run is cut into
 STRIDE = 3.0  # log2: the most one action moves the multiplier; a|a| keeps small actions fine
 START = -7.0  # log2 of the first interval's rate against the initial rate
+UNDER_BOUND = 0.25  # the initial rate's part of a stability bound
 MAX_RISE = 2.0**14  # default bounds of the rate, as multiples of the initial one
 MIN_FALL = 2.0**-20
 
@@ -69,7 +72,7 @@ class Interval(NamedTuple):
 class History(NamedTuple):
     """What is remembered between decisions."""
 
-    initial_rate: Array  # the rate the user asked for
+    initial_rate: Array  # the rate the user asked for, or a part of the bound
     min_rate: Array  # bounds of the rate
     max_rate: Array
     multiplier: Array  # log2, see the module's docstring
@@ -90,7 +93,11 @@ class History(NamedTuple):
 
 
 def init(
-    xp: Any, learning_rate: Array, min_rate: Array | None = None, max_rate: Array | None = None
+    xp: Any,
+    learning_rate: Array,
+    min_rate: Array | None = None,
+    max_rate: Array | None = None,
+    bound: Array | None = None,
 ) -> History:
     """Returns the history before the first interval.
 
@@ -107,8 +114,15 @@ def init(
         learning_rate: Array [B] float32 > 0, the initial rates.
         min_rate: Array [B] float32 > 0 or `None` for `MIN_FALL * learning_rate`.
         max_rate: Array [B] float32 or `None` for `MAX_RISE * learning_rate`.
+        bound: Array [B] float32, rates above which the first interval is not stable; infinite, or
+            `None` for all, where none is known.
     """
     one, zero = xp.ones_like(learning_rate), xp.zeros_like(learning_rate)
+    multiplier = zero + START
+    if bound is not None:
+        known = _finite(xp, bound)
+        learning_rate = xp.where(known, UNDER_BOUND * bound, learning_rate)
+        multiplier = xp.where(known, zero, multiplier)
     history = History(
         initial_rate=learning_rate,
         min_rate=learning_rate * MIN_FALL if min_rate is None else min_rate,
@@ -120,7 +134,7 @@ def init(
         first_norm=one,
         multiplier=zero,
     )
-    return history._replace(multiplier=_bounded(xp, history, zero + START))
+    return history._replace(multiplier=_bounded(xp, history, multiplier))
 
 
 def observe(xp: Any, history: History, interval: Interval) -> tuple[History, Array]:

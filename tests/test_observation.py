@@ -139,3 +139,12 @@ def test_weight_signals():
     assert norm[0] == pytest.approx(np.hypot(3, 4.5))
     np.testing.assert_allclose(step, [[0, 0.5]])
     assert observation.weight_signals(np, now, then, f32([[0, 0]]))[1][0] == 0.0
+
+
+def test_a_run_under_a_bound_begins_at_a_part_of_it():
+    rates, bound = f32([1e-3, 1e3, 0.1]), f32([2.0, 2.0, np.inf])
+    history = observation.init(np, rates, bound=bound)
+    begun = observation.rate(np, history)
+    part = observation.UNDER_BOUND * 2.0
+    np.testing.assert_allclose(begun, [part, part, 0.1 * 2.0**observation.START], rtol=1e-6)
+    np.testing.assert_array_equal(begun[2:], observation.rate(np, observation.init(np, rates[2:])))
