@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from keras_greedylr.policy import load_policy
+from keras_greedylr.policy import act_with, load_policy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,8 +102,8 @@ def _train(options: argparse.Namespace, console: Console) -> None:
     summary = None
     if options.evaluate == "quick":
         acts = {
-            "learned": export.act_with(layers),
-            "untrained": export.act_with(export.untrained_layers(config.seed, config.hidden)),
+            "learned": act_with(layers),
+            "untrained": act_with(export.untrained_layers(config.seed, config.hidden)),
         }
         plan = evaluate.Plan(seeds=3, tuning_seeds=2, rates=(0.01, 1.0, 100.0))
         with console.status("evaluating on the development families") as status:
@@ -159,7 +159,7 @@ def _evaluate_parser() -> argparse.ArgumentParser:
 
 def _evaluate(options: argparse.Namespace, console: Console) -> None:
     from keras_greedylr_agents import evaluate
-    from keras_greedylr_agents.export import act_with, untrained_layers
+    from keras_greedylr_agents.export import untrained_layers
     from keras_greedylr_agents.problems.families import select
 
     policy = load_policy(options.folder, runtime="numpy")

@@ -128,9 +128,7 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
 
     def play(self, episode: Episode, action: tf.Tensor) -> tuple[Episode, tf.Tensor]:
         """Returns the runs one interval on, and what is seen of them."""
-        history, rates = observation.apply_action(
-            tnp, episode.history, action, self._bound(episode.runs)
-        )
+        history, rates = observation.apply_action(tnp, episode.history, action)
         return self._look(*self._train(episode._replace(history=history), rates))
 
     def _train(self, episode: Episode, rates: tf.Tensor) -> tuple[Episode, observation.Interval]:
@@ -158,7 +156,8 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         score = tf.where(tf.concat(due, axis=0), score, episode.score)
         hidden = tf.fill(tf.shape(validation), float("nan"))
         interval = interval._replace(validation_loss=tf.where(episode.shown, validation, hidden))
-        history, seen = observation.observe(tnp, episode.history, interval)
+        bound = self._bound(episode.runs)
+        history, seen = observation.observe(tnp, episode.history, interval, bound)
         return episode._replace(history=history, score=score), seen
 
     def _each(self, originals: tf.Tensor) -> tf.Tensor:
@@ -169,9 +168,9 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         return runs._replace(state=state, movement=self._each(runs.movement))
 
     def _bound(self, runs: tuple[Runs, ...]) -> tf.Tensor:
-        """The problems' bounds, infinite where there is none."""
+        """The problems' bounds."""
         bounds = [problem.bound(r.state) for problem, r in zip(self.problems, runs, strict=True)]
-        no_bound = tf.fill([self.each], float("inf"))
+        no_bound = tf.fill([self.each], observation.NO_BOUND)
         return tf.concat([no_bound if bound is None else bound for bound in bounds], axis=0)
 
     def _gather(self, method: str, runs: tuple[Runs, ...]) -> tf.Tensor:

@@ -9,6 +9,7 @@ policy is better.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -91,7 +92,7 @@ def rollout(
     """
 
     def bound() -> np.ndarray | None:
-        rates = problem.bound(runs.state)
+        rates = _bound(problem)(runs.state)
         return None if rates is None else rates.numpy()
 
     used = [np.asarray(controller.first(rates, bound()), np.float32)]
@@ -104,6 +105,12 @@ def rollout(
             seen = seen._replace(validation_loss=np.full_like(seen.loss, np.nan))
         used.append(np.asarray(controller.next(seen, bound()), np.float32))
     return runs, np.stack(used)
+
+
+@functools.cache
+def _bound(problem: Problem) -> Any:
+    """One graph for a problem's bound: its power iterations are many small steps."""
+    return tf.function(problem.bound, autograph=False)
 
 
 def evaluate(

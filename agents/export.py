@@ -17,12 +17,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_greedylr import observation
-from keras_greedylr.policy import CARD, FORMAT_VERSION, WEIGHTS, Act, file_hashes
+from keras_greedylr.policy import CARD, FORMAT_VERSION, WEIGHTS, Layers, file_hashes
 
 if TYPE_CHECKING:
     from tf_agents.agents.ppo import ppo_clip_agent
-
-Layers = list[tuple[np.ndarray, np.ndarray]]  # (kernel, bias), first layer first
 
 PACKAGES = ("keras-greedylr", "tensorflow", "tf-agents", "tf-keras", "numpy", "scikit-learn")
 
@@ -32,18 +30,6 @@ def actor_layers(agent: ppo_clip_agent.PPOClipAgent) -> Layers:
     weights = [variable.numpy() for variable in agent.actor_net.trainable_variables]
     *chain, _deviation = weights
     return list(zip(chain[::2], chain[1::2], strict=True))
-
-
-def act_with(layers: Layers) -> Act:
-    """Returns the function observation [B, n] -> action [B] of the layers."""
-
-    def act(observations: np.ndarray) -> np.ndarray:
-        hidden = observations
-        for kernel, bias in layers:
-            hidden = np.tanh(hidden @ kernel + bias)
-        return hidden[:, 0]
-
-    return act
 
 
 def untrained_layers(seed: int, hidden: int = 64) -> Layers:

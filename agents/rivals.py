@@ -163,8 +163,8 @@ class Learned:
 
     def next(self, seen: Interval, bound: np.ndarray | None) -> np.ndarray:
         """Returns what the policy's actions make of the rates."""
-        self.history, observed = observation.observe(np, self.history, seen)
-        self.history, rates = observation.apply_action(np, self.history, self.act(observed), bound)
+        self.history, observed = observation.observe(np, self.history, seen, bound)
+        self.history, rates = observation.apply_action(np, self.history, self.act(observed))
         return rates
 
 

@@ -31,6 +31,7 @@ SHIPPED = Path(__file__).parent / "policies"
 RUNTIMES = ("auto", "tensorflow", "numpy")
 
 Act = Callable[[np.ndarray], np.ndarray]
+Layers = list[tuple[np.ndarray, np.ndarray]]  # (kernel [in, out], bias [out]), first layer first
 
 
 class Policy(NamedTuple):
@@ -86,8 +87,9 @@ def load_policy(name: str | Path = "default", runtime: str = "auto") -> Policy:
         import keras
 
         runtime = "tensorflow" if keras.config.backend() == "tensorflow" else "numpy"
-    act = _from_saved_model(folder) if runtime == "tensorflow" else _from_weights(folder)
-    return Policy(folder, card, runtime, act)
+    if runtime == "tensorflow":
+        return Policy(folder, card, runtime, _from_saved_model(folder))
+    return Policy(folder, card, runtime, act_with(read_weights(folder / WEIGHTS)))
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
@@ -163,8 +165,8 @@ def _from_saved_model(folder: Path) -> Act:
     return act
 
 
-def _from_weights(folder: Path) -> Act:
-    layers = read_weights(folder / WEIGHTS)
+def act_with(layers: Layers) -> Act:
+    """Returns the function observation [B, n] -> action [B] of the layers."""
 
     def act(observations: np.ndarray) -> np.ndarray:
         hidden = observations
@@ -175,8 +177,8 @@ def _from_weights(folder: Path) -> Act:
     return act
 
 
-def read_weights(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns the layers' (kernel [in, out], bias [out]), float32, first layer first.
+def read_weights(path: Path) -> Layers:
+    """Returns the layers, float32.
 
     Raises:
         ValueError: if the arrays are not those of a chain of layers from observation to action.

@@ -33,3 +33,16 @@ def make_model():
         return model
 
     return make
+
+
+@pytest.fixture
+def float64():
+    """Double precision throughout, for paths that are compared to many digits."""
+    keras.config.set_floatx("float64")
+    jax = importlib.import_module("jax") if keras.backend.backend() == "jax" else None
+    if jax:
+        jax.config.update("jax_enable_x64", True)
+    yield
+    keras.config.set_floatx("float32")
+    if jax:
+        jax.config.update("jax_enable_x64", False)

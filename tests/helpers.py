@@ -8,6 +8,7 @@ import numpy as np
 from keras_greedylr import GreedyLR
 
 NEVER = 10**6  # a patience nothing outlasts: the rate stays as it is
+EAGER = {"factor": 0.5, "patience": 0, "window": 1}  # moves at every value
 
 
 class Spy(GreedyLR):
@@ -38,8 +39,26 @@ class Probe(keras.callbacks.Callback):
 def rate_of(model):
     """The rate that the model's optimizer holds."""
     optimizer = model.optimizer
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    return float(keras.ops.convert_to_numpy(optimizer.learning_rate.value))
+    return rate_in(getattr(optimizer, "inner_optimizer", optimizer))
+
+
+def rate_in(optimizer):
+    """The rate that an optimizer holds."""
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+
+
+def states_of(rule, learning_rate, values):
+    """The states of a rule after each value."""
+    states = [rule.init(learning_rate)]
+    for value in values:
+        states.append(rule.update(states[-1], value))
+    return states[1:]
+
+
+def rates_of_rule(rule, learning_rate, values):
+    """The rates of a rule before each value."""
+    states = [rule.init(learning_rate), *states_of(rule, learning_rate, values)]
+    return [state.learning_rate for state in states[:-1]]
 
 
 def linear(rate=0.01, loss="mse", optimizer=None, **compiled):
@@ -72,3 +91,19 @@ def fit(model, callbacks, samples=40, batch_size=8, epochs=1, **arguments):
         **arguments,
     )
     return history.history
+
+
+def descend(optimizer, gradient, start, steps, after_step=lambda variables: None):
+    """Returns what the weights, given as a list of arrays, are after each step."""
+    variables = [keras.Variable(values, dtype="float64") for values in start]
+
+    def read():
+        return np.concatenate([keras.ops.convert_to_numpy(v.value).ravel() for v in variables])
+
+    path = []
+    for _ in range(steps):
+        gradients = np.split(gradient(read()), np.cumsum([len(values) for values in start])[:-1])
+        optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients], variables)
+        path.append(read().copy())
+        after_step(variables)
+    return np.array(path)

@@ -10,6 +10,7 @@ import keras_greedylr_agents  # noqa: F401, I001
 
 from keras_greedylr import observation
 from keras_greedylr.observation import Interval
+from keras_greedylr.policy import act_with
 from keras_greedylr.rule import GreedyRule
 from keras_greedylr_agents import evaluate, export, rivals, tune
 from keras_greedylr_agents.greedy import BatchedGreedyRule, GreedyParameters
@@ -99,7 +100,7 @@ def test_shapes_start_or_peak_at_the_given_rate():
 def evaluation():
     acts = {
         "learned": lambda seen: np.full(len(seen), 0.3, np.float32),
-        "untrained": export.act_with(export.untrained_layers(0)),
+        "untrained": act_with(export.untrained_layers(0)),
     }
     return evaluate.evaluate(acts, PROBLEMS, PLAN)
 

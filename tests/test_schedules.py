@@ -2,6 +2,7 @@
 
 import doctest
 import math
+import sys
 
 import keras
 import numpy as np
@@ -149,7 +150,8 @@ def test_arguments_are_checked(make, message):
         make()
 
 
-def test_examples_run():
-    result = doctest.testmod(schedules)
+@pytest.mark.parametrize("name", schedules.__all__)
+def test_examples_run(name):
+    result = doctest.testmod(sys.modules[getattr(schedules, name).__module__])
     assert result.attempted > 0
     assert result.failed == 0

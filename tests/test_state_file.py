@@ -7,13 +7,12 @@ import os
 import threading
 
 import pytest
-from helpers import Spy, data, fit, linear
+from helpers import EAGER, Spy, data, fit, linear
 
 from keras_greedylr import GreedyLR
 from keras_greedylr.state_file import FORMAT, SavedStates, read_states, write_states
 
 CONFIG = {"schedule": "S", "factor": 0.5, "max_lr": None}
-EAGER = {"factor": 0.5, "patience": 0, "window": 1}  # moves at every value
 
 
 def states(*epochs, finished=False):

@@ -9,7 +9,7 @@ pytest.importorskip("tf_agents")
 import keras_greedylr_agents  # noqa: F401, I001
 
 from keras_greedylr import observation
-from keras_greedylr.policy import load_policy
+from keras_greedylr.policy import act_with, load_policy
 from keras_greedylr_agents import export
 from keras_greedylr_agents.train import Config, Trainer
 
@@ -118,4 +118,4 @@ def test_config_is_checked(wrong):
 
 def test_untrained_policy_does_little():
     seen = np.random.default_rng(0).uniform(-4, 4, (9, len(observation.NAMES)))
-    assert np.abs(export.act_with(export.untrained_layers(0))(seen.astype(np.float32))).max() < 0.05
+    assert np.abs(act_with(export.untrained_layers(0))(seen.astype(np.float32))).max() < 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ class Decision(NamedTuple):
     begins: bool  # decided before the epoch's first batch, which trains at the new rate
 
 
-class Schedule(keras.callbacks.Callback):
+class Schedule(keras.callbacks.Callback, abc.ABC):
     """Base of the callbacks that set the learning rate of one model.
 
     A subclass says in `_start`, `_snapshot` and `_restore` what its state is,
@@ -47,21 +48,21 @@ class Schedule(keras.callbacks.Callback):
 
     # What a subclass fills in.
 
+    @abc.abstractmethod
     def _start(self, learning_rate: float) -> None:
         """Begins a run at `learning_rate`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _snapshot(self) -> Any:
         """Returns the state as JSON values."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _restore(self, snapshot: Any) -> float:
         """Takes a snapshot back; returns the rate in force."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        raise NotImplementedError
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Schedule:
@@ -132,9 +133,9 @@ class Schedule(keras.callbacks.Callback):
             for listener in self._listeners:
                 listener(decision)
 
+    @abc.abstractmethod
     def values(self) -> dict[str, float]:
         """Returns the numbers the schedule goes by, to be shown in TensorBoard."""
-        raise NotImplementedError
 
     def _log_rate(self, logs: dict[str, Any]) -> None:
         """Puts the rate the epoch ended with into its logs, as Keras' own callbacks do."""

@@ -233,8 +233,4 @@ class HypergradientDescent(TwoPassOptimizer):
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> HypergradientDescent:
         """Makes an optimizer from `get_config`."""
-        config = dict(config)
-        config["inner_optimizer"] = keras.saving.deserialize_keras_object(
-            config["inner_optimizer"], custom_objects=custom_objects
-        )
-        return cls(**config)
+        return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import keras
@@ -9,7 +10,7 @@ import keras
 from keras_greedylr.optimizers.scalars import dense
 
 
-class TwoPassOptimizer(keras.optimizers.Optimizer):
+class TwoPassOptimizer(keras.optimizers.Optimizer, abc.ABC):
     """Sees every gradient before it moves the first weight.
 
     A step calls `observe_step` for each variable, `decide` once, and then
@@ -19,17 +20,17 @@ class TwoPassOptimizer(keras.optimizers.Optimizer):
 
     _observing = False
 
+    @abc.abstractmethod
     def observe_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Takes note of a gradient; leaves the variable as it is."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def decide(self, learning_rate: Any) -> None:
         """Sets what `move_step` goes by, now that every gradient was seen."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def move_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates the variable."""
-        raise NotImplementedError
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Serves one variable in the pass that is on."""

@@ -1,0 +1,109 @@
+"""What GreedyLR says: about what it did, and about what it refuses."""
+
+import keras
+import pytest
+from helpers import EAGER, data, fit, linear
+
+from keras_greedylr import GreedyLR
+
+
+def test_verbose_says_what_it_did_per_epoch(capsys):
+    history = fit(linear(), [GreedyLR(factor=0.5, patience=1, warmup=1, verbose=1)], epochs=3)
+    assert capsys.readouterr().out == (
+        "\nEpoch 2: GreedyLR sets learning rate to 0.02: loss improved 2 times running "
+        f"(now {history['loss'][1]:.6g}).\n"
+        "\nEpoch 3: GreedyLR sets learning rate to 0.04: warmup carries on.\n"
+    )
+
+
+def test_verbose_says_what_it_did_per_batch(capsys):
+    # Two batches an epoch: the loss of the group is that of the epoch.
+    greedy = GreedyLR(mode="max", factor=0.5, patience=0, update_every=2, verbose=1)
+    history = fit(linear(), [greedy], samples=16, epochs=2)
+    assert capsys.readouterr().out == (
+        "\nEpoch 1, batch 2: GreedyLR sets learning rate to 0.02: loss improved 1 times running "
+        f"(now {history['loss'][0]:.6g}).\n"
+        "\nEpoch 2, batch 2: GreedyLR sets learning rate to 0.01: loss did not improve 1 times "
+        f"running (now {history['loss'][1]:.6g}).\n"
+    )
+
+
+def test_it_is_silent_otherwise(capsys):
+    fit(linear(), [GreedyLR(**EAGER)], epochs=2)
+    assert capsys.readouterr().out == ""
+
+
+# Errors.
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"monitor": None}, "`monitor` must be a string. Received: monitor=None"),
+        (
+            {"mode": "up"},
+            "`mode` must be one of ('auto', 'min', 'max'). Received: mode='up'",
+        ),
+        (
+            {"update_every": "batch"},
+            "`update_every` must be one of ('epoch', 'validation'). Received: update_every='batch'",
+        ),
+        ({"update_every": 0}, "`update_every` must be an integer >= 1. Received: update_every=0"),
+        (
+            {"update_every": None},
+            "`update_every` must be an integer >= 1. Received: update_every=None",
+        ),
+        ({"factor": 2.0}, "`factor` must be a finite number > 0 and < 1. Received: factor=2.0"),
+        (
+            {"min_lr": 1.0, "max_lr": 0.1},
+            "`max_lr` must not be below `min_lr`. Received: min_lr=1.0, max_lr=0.1",
+        ),
+        (
+            {"monitor": "val_loss", "update_every": 10},
+            "`val_loss` is known at validation only, not after every 10 batches. Pass "
+            "update_every='validation', or monitor a training metric.",
+        ),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(ValueError) as error:
+        GreedyLR(**arguments)
+    assert str(error.value) == message
+
+
+def test_an_optimizer_with_a_schedule_is_refused():
+    schedule = keras.optimizers.schedules.CosineDecay(0.01, 100)
+    model = linear(optimizer=keras.optimizers.Adam(schedule, name="adam"))
+    with pytest.raises(ValueError) as error:
+        fit(model, [GreedyLR()])
+    assert str(error.value) == (
+        "GreedyLR sets the learning rate itself, but optimizer 'adam' was built with a "
+        "LearningRateSchedule or a callable. Pass the initial rate as a float instead, for "
+        "example `keras.optimizers.Adam(learning_rate=1e-3)`."
+    )
+
+
+@pytest.mark.parametrize(
+    "monitor, update_every, names, hint",
+    [
+        ("acc", "epoch", ["loss", "mse"], ""),
+        ("acc", 1, ["loss", "mse"], ""),
+        ("val_loss", "epoch", ["loss", "mse"], True),
+        ("val_loss", "validation", ["loss", "mse"], True),
+        ("loss", "validation", ["loss", "mse"], True),
+        ("val_acc", "epoch", ["loss", "mse", "val_loss", "val_mse"], ""),
+        ("val_acc", "validation", ["loss", "mse", "val_loss", "val_mse"], ""),
+    ],
+)
+def test_a_metric_that_is_absent(monitor, update_every, names, hint, tmp_path):
+    arguments = {"validation_data": data(8)} if "val_mse" in names else {}
+    for state_path in (None, tmp_path / "state.json"):
+        greedy = GreedyLR(monitor, update_every=update_every, state_path=state_path)
+        model = linear(metrics=["mse"], run_eagerly=True)  # one batch is not worth a graph
+        with pytest.raises(ValueError) as error:
+            fit(model, [greedy], samples=8, epochs=2, **arguments)
+        assert str(error.value) == (
+            f"GreedyLR(monitor='{monitor}', update_every={update_every!r}) found nothing to look "
+            f"at. The metrics of this training are {names}."
+            + (" No validation took place: pass `validation_data` to `fit`." if hint else "")
+        )

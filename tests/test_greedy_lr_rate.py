@@ -1,0 +1,151 @@
+"""The rate that GreedyLR sets: its bounds, the optimizers that hold it, who else sees it."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from helpers import EAGER, Probe, Spy, fit, linear, rate_in, rate_of, rates_of_rule
+
+from keras_greedylr import GreedyLR, GreedyRule
+
+
+@pytest.mark.parametrize(
+    "bounds, expected",
+    [
+        ({}, (0.01 * 0.03, 100 * 0.03)),
+        ({"min_lr": 0.02}, (0.02, 100 * 0.03)),
+        ({"min_lr": 0.5}, (0.5, 100 * 0.5)),
+        ({"max_lr": 0.05}, (0.01 * 0.03, 0.05)),
+        ({"max_lr": 0.01}, (0.01 * 0.01, 0.01)),
+        ({"min_lr": 0.0, "max_lr": 1.0}, (0.0, 1.0)),
+    ],
+)
+def test_bounds_left_out_are_relative_to_the_initial_rate(bounds, expected):
+    greedy = GreedyLR(**bounds)
+    fit(linear(rate=0.03), [greedy])
+    assert (greedy.rule.min_lr, greedy.rule.max_lr) == expected
+
+
+def test_a_rate_that_is_its_bound_in_float32_meets_it():
+    # float32(1e-5) is below 1e-5: as a Python float it would be outside its own bound.
+    model = linear(rate=1e-5)
+    greedy = GreedyLR(mode="max", min_lr=1e-5, reset_after=None, **EAGER)
+    history = fit(model, [greedy], epochs=3)
+    assert history["learning_rate"] == [1e-5, 2e-5, 1e-5]
+    assert greedy.state.floor_cuts == 2
+    assert rate_of(model) == np.float32(1e-5)
+
+
+@pytest.mark.parametrize("inner", ["SGD", "Adam"])
+def test_a_loss_scaling_optimizer(inner):
+    inner = getattr(keras.optimizers, inner)(0.01)
+    optimizer = keras.optimizers.LossScaleOptimizer(inner)
+    probe = Probe()
+    history = fit(linear(optimizer=optimizer), [GreedyLR(**EAGER), probe], epochs=3)
+    assert history["learning_rate"] == [0.01, 0.02, 0.04]
+    np.testing.assert_array_equal(probe.epochs, np.float32([0.01, 0.02, 0.04]))
+
+
+@pytest.mark.parametrize("update_every", ["epoch", 1])
+def test_mixed_float16(update_every):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = linear()
+        spy = Spy(update_every=update_every, **EAGER)
+        probe = Probe()
+        history = fit(model, [spy, probe], epochs=3)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert hasattr(model.optimizer, "inner_optimizer")
+    rule = GreedyRule(min_lr=1e-4, max_lr=1.0, **EAGER)
+    rates = rates_of_rule(rule, 0.01, spy.looked)
+    seen = probe.epochs if update_every == "epoch" else probe.batches
+    np.testing.assert_array_equal(seen, np.float32(rates))
+    assert len(set(rates)) > 2
+    assert all(map(math.isfinite, history["loss"]))
+
+
+def two_optimizers(how):
+    multi = getattr(keras.optimizers, "MultiOptimizer", None)
+    if multi is None:
+        pytest.skip("this Keras has no MultiOptimizer")
+    slow = keras.optimizers.SGD(0.01, name="slow")
+    fast = keras.optimizers.SGD(0.04, name="fast")
+    if how == "map":
+        return multi(keras.optimizers.OptimizerMap(slow, {".*bias": fast}))
+    return multi(lambda variable: fast if "bias" in variable.path else slow)
+
+
+@pytest.mark.parametrize("how", ["map", "function"])
+def test_several_optimizers_keep_their_ratio(how):
+    model = linear(optimizer=two_optimizers(how))
+    history = fit(model, [GreedyLR(**EAGER)], epochs=3)
+    factors = np.array([1.0, 2.0, 4.0])
+    np.testing.assert_allclose(history["learning_rate_slow"], 0.01 * factors)
+    np.testing.assert_allclose(history["learning_rate_fast"], 0.04 * factors)
+    rates = {part.name: rate_in(part) for part in model.optimizer.optimizers}
+    assert rates == pytest.approx({"slow": 0.08, "fast": 0.32})
+
+
+def test_the_rate_is_logged_as_the_model_has_it():
+    model, probe = linear(), Probe()
+    history = fit(model, [GreedyLR(**EAGER), probe], epochs=4)
+    np.testing.assert_array_equal(np.float32(history["learning_rate"]), probe.epochs)
+    assert len(set(probe.epochs)) == 4
+
+
+def test_a_callback_before_it_sees_the_rate_it_trained_with():
+    seen = []
+
+    class After(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(logs["learning_rate"])
+
+    fit(linear(), [GreedyLR(**EAGER), After()], epochs=3)
+    assert seen == [0.01, 0.02, 0.04]
+
+
+def test_a_rate_restored_by_another_callback_is_the_initial_rate():
+    class Restores(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.model.optimizer.learning_rate = 0.04
+
+    for callbacks in ([GreedyLR(**EAGER), Restores()], [Restores(), GreedyLR(**EAGER)]):
+        history = fit(linear(), callbacks, epochs=3)
+        assert history["learning_rate"] == [0.04, 0.08, 0.16]
+        greedy = next(cb for cb in callbacks if isinstance(cb, GreedyLR))
+        assert greedy.rule.max_lr == pytest.approx(4.0)
+
+
+# On JAX each use of `self.model` inside an epoch copies all variables.
+
+
+@pytest.mark.parametrize("update_every", ["epoch", 1])
+def test_the_model_is_touched_only_when_the_rate_changes(update_every):
+    class Counting(GreedyLR):
+        touched, changes = 0, 0
+
+        @property
+        def model(self):
+            self.touched += 1
+            return super().model
+
+        def on_epoch_begin(self, epoch, logs=None):
+            super().on_epoch_begin(epoch, logs)
+            if epoch == 0:
+                self.touched = 0
+
+        def _look(self, value):
+            before = self.state.learning_rate
+            super()._look(value)
+            self.changes += self.state.learning_rate != before
+
+        def on_train_end(self, logs=None):
+            self.touched_in_epochs = self.touched
+            super().on_train_end(logs)
+
+    greedy = Counting(factor=0.5, patience=2, update_every=update_every)
+    fit(linear(), [greedy], epochs=10)
+    assert greedy.touched_in_epochs == greedy.changes > 0
