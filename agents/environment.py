@@ -22,7 +22,6 @@ from keras_greedylr_agents.problems.base import Problem, Runs, advance, start
 DECADES = 2.5  # initial rates are drawn over so many on either side of the usual one
 SHOWN = 0.7  # part of the runs whose validation loss the policy sees
 WORST = 2.0  # log of the loss a run that diverged is taken to have, against its first
-LEAST_SPREAD = 0.05  # of a family's returns, in `relative`: below, differences are noise
 FLOOR = 3e-4  # part of the first loss below which falling further earns little
 
 
@@ -113,18 +112,15 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         return self._look(episode, interval)
 
     def relative(self, rewards: tf.Tensor) -> tf.Tensor:
-        """Returns rewards [P, T] less their copies' mean, and on one scale for all families.
+        """Returns rewards [P, T] less the mean of their copies'.
 
         What a run's copies earn does not depend on its actions, so nothing is changed but the
-        noise. A family is scaled by how much its returns differ between copies: NMF, where
-        schedules differ by per cents, counts about as much as one where they differ by factors.
+        noise.
         """
-        grouped = tf.reshape(rewards, (len(self.problems), -1, self.copies, rewards.shape[1]))
-        if self.copies > 1:
-            grouped -= tf.reduce_mean(grouped, axis=2, keepdims=True)
-        returns = tf.reduce_sum(grouped, axis=3, keepdims=True)
-        scale = tf.math.reduce_std(returns, axis=(1, 2), keepdims=True) + LEAST_SPREAD
-        return tf.reshape(grouped / scale, rewards.shape)
+        if self.copies == 1:
+            return rewards
+        copies = tf.reshape(rewards, (-1, self.copies, rewards.shape[1]))
+        return tf.reshape(copies - tf.reduce_mean(copies, axis=1, keepdims=True), rewards.shape)
 
     def play(self, episode: Episode, action: tf.Tensor) -> tuple[Episode, tf.Tensor]:
         """Returns the runs one interval on, and what is seen of them."""
