@@ -42,9 +42,7 @@ class Config:
         epochs: Passes of the learner over each iteration's transitions.
         learning_rate: Of the learner's Adam at the start; it falls linearly to a tenth.
         hidden: Width of the two hidden layers of actor and critic.
-        deviation: Standard deviation of the actions at the start.
-        last_deviation: The same in the last iteration; it falls geometrically. What is exported
-            acts without noise, so at the end it is trained with little.
+        deviation: Standard deviation of the actions at the start; it is learned from there.
         discount: Of later rewards.
         trace: Lambda of the generalised advantage estimate.
         clip: How far PPO lets a probability ratio move.
@@ -54,14 +52,13 @@ class Config:
 
     problems: str = "nmf,networks"
     seed: int = 0
-    runs: int = 512
+    runs: int = 544
     copies: int = 4
-    iterations: int = 160
-    epochs: int = 12
+    iterations: int = 70
+    epochs: int = 30
     learning_rate: float = 1e-3
     hidden: int = 64
     deviation: float = 0.3
-    last_deviation: float = 0.06
     discount: float = 0.99
     trace: float = 0.95
     clip: float = 0.2
@@ -73,7 +70,7 @@ class Config:
         check_int("seed", self.seed, least=0)
         for name in ("runs", "copies", "iterations", "epochs", "hidden"):
             check_int(name, getattr(self, name), least=1)
-        for name in ("learning_rate", "deviation", "last_deviation", "clip"):
+        for name in ("learning_rate", "deviation", "clip"):
             check_float(name, getattr(self, name), above=0.0)
         for name in ("discount", "trace", "training_share"):
             check_float(name, getattr(self, name), least=0.0, below=1.0 + 1e-9)
@@ -148,7 +145,6 @@ class Trainer:
     def iterate(self) -> Metrics:
         """Collects one episode of every run, learns from it, logs it and saves a checkpoint."""
         begin = time.monotonic()
-        self._set_deviation()
         frames = self._collect()
         returns = tf.reduce_sum(frames.reward[:, :-1], axis=1).numpy()  # waits for the device
         collected = time.monotonic()
@@ -186,13 +182,6 @@ class Trainer:
         """Inner training steps in an iteration."""
         steps = sum(problem.steps for problem in self.environment.problems)
         return steps * self.environment.each * observation.DECISIONS
-
-    def _set_deviation(self) -> None:
-        first, last = self.config.deviation, self.config.last_deviation
-        share = int(self.iteration) / max(self.config.iterations - 1, 1)
-        self.agent.actor_net.trainable_variables[-1].assign(
-            [_inverse_softplus(first * (last / first) ** share)]
-        )
 
     def _entropy(self) -> tf.Tensor:
         """Of the actions' distribution, whose deviation does not depend on the observation."""
@@ -243,7 +232,7 @@ def make_agent(config: Config, environment: ScheduleEnvironment) -> ppo_clip_age
         return normal_projection_network.NormalProjectionNetwork(
             spec,
             init_means_output_factor=0.01,
-            std_bias_initializer_value=_inverse_softplus(config.deviation),
+            std_bias_initializer_value=math.log(math.expm1(config.deviation)),
             std_transform=tf.nn.softplus,
         )
 
@@ -279,7 +268,3 @@ def make_agent(config: Config, environment: ScheduleEnvironment) -> ppo_clip_age
     )
     agent.initialize()
     return agent
-
-
-def _inverse_softplus(value: float) -> float:
-    return math.log(math.expm1(value))

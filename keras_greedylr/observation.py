@@ -39,7 +39,6 @@ FAST, SLOW = 0.5, 0.9  # decays of the two averages of the loss, per interval
 NAMES: tuple[str, ...] = (
     "progress",  # 2 * fraction of the run that is over - 1
     "multiplier",  # log2 of the rate against the initial one, the cosine aside, / 7
-    "headroom",  # log2 of the bound against that rate, / 2; at its limit where none is known
     "action",  # the last action
     "loss_total",  # log(loss / first loss) / 2
     "loss_best",  # log(loss / lowest so far)
@@ -210,7 +209,6 @@ def observe(
     features = {
         "progress": 2.0 * now.progress - 1.0,
         "multiplier": old.multiplier / 7.0,
-        "headroom": 0.5 * (_log2(xp, bound / old.initial_rate) - old.multiplier),
         "action": old.action,
         "loss_total": 0.5 * _log_ratio(xp, loss, first_loss) + broken * LIMIT,
         "loss_best": _log_ratio(xp, loss, best) + broken * LIMIT,
