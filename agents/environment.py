@@ -22,7 +22,7 @@ from keras_greedylr_agents.problems.base import Problem, Runs, advance, start
 DECADES = 2.5  # initial rates are drawn over so many on either side of the usual one
 SHOWN = 0.7  # part of the runs whose validation loss the policy sees
 WORST = 2.0  # log of the loss a run that diverged is taken to have, against its first
-FLOOR = 1e-3  # part of the first loss below which falling further earns little
+FLOOR = 3e-4  # part of the first loss below which falling further earns little
 
 
 class Episode(NamedTuple):
@@ -43,14 +43,22 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         problems: The families; each gets the same number of runs.
         runs: Runs in all, P; at least one per family.
         seed: Of everything random; `episode` is folded in.
+        copies: So many runs in a row are alike but for their batches and actions. They tell by
+            how much an action is better than another, however hard the run is to train.
         training_share: In [0, 1], the share of the reward that is the training loss's.
     """
 
     def __init__(
-        self, problems: tuple[Problem, ...], runs: int, seed: int, training_share: float = 0.0
+        self,
+        problems: tuple[Problem, ...],
+        runs: int,
+        seed: int,
+        copies: int = 1,
+        training_share: float = 0.0,
     ) -> None:
         self.problems = problems
-        self.each = max(runs // len(problems), 1)
+        self.copies = copies
+        self.each = max(runs // len(problems) // copies, 1) * copies
         self.seed = seed
         self.training_share = training_share
         self.episode = tf.Variable(0, dtype=tf.int32, name="episode")  # of the next reset
@@ -81,16 +89,20 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
             num=len(self.problems) + 2,
         )
         runs = tuple(
-            start(problem, part, self.each)
+            self._copied(start(problem, part, self.each // self.copies))
             for problem, part in zip(self.problems, seeds, strict=False)
         )
         usual = self._gather("usual_rate", runs)
-        spread = tf.random.stateless_uniform(usual.shape, seeds[-1], -DECADES, DECADES)
+        originals = (self.batch_size // self.copies,)
+        spread = tf.random.stateless_uniform(originals, seeds[-1], -DECADES, DECADES)
+        shown = tf.random.stateless_uniform(originals, seeds[-2]) < SHOWN
         zero = tf.zeros_like(usual)
         episode = Episode(
             runs=runs,
-            history=observation.init(tnp, usual * 10.0**spread),
-            shown=tf.random.stateless_uniform(usual.shape, seeds[-2]) < SHOWN,
+            history=observation.init(
+                tnp, usual * 10.0 ** self._each(spread), bound=self._bound(runs)
+            ),
+            shown=self._each(shown),
             first_validation=self._gather("validation_loss", runs),
             first_loss=zero,
             score=zero,
@@ -99,11 +111,20 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         episode = episode._replace(first_loss=interval.loss)
         return self._look(episode, interval)
 
+    def relative(self, rewards: tf.Tensor) -> tf.Tensor:
+        """Returns rewards [P, T] less the mean of their copies'.
+
+        What a run's copies earn does not depend on its actions, so nothing is changed but the
+        noise.
+        """
+        if self.copies == 1:
+            return rewards
+        copies = tf.reshape(rewards, (-1, self.copies, rewards.shape[1]))
+        return tf.reshape(copies - tf.reduce_mean(copies, axis=1, keepdims=True), rewards.shape)
+
     def play(self, episode: Episode, action: tf.Tensor) -> tuple[Episode, tf.Tensor]:
         """Returns the runs one interval on, and what is seen of them."""
-        history, rates = observation.apply_action(
-            tnp, episode.history, action, self._bound(episode.runs)
-        )
+        history, rates = observation.apply_action(tnp, episode.history, action)
         return self._look(*self._train(episode._replace(history=history), rates))
 
     def _train(self, episode: Episode, rates: tf.Tensor) -> tuple[Episode, observation.Interval]:
@@ -131,13 +152,21 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         score = tf.where(tf.concat(due, axis=0), score, episode.score)
         hidden = tf.fill(tf.shape(validation), float("nan"))
         interval = interval._replace(validation_loss=tf.where(episode.shown, validation, hidden))
-        history, seen = observation.observe(tnp, episode.history, interval)
+        bound = self._bound(episode.runs)
+        history, seen = observation.observe(tnp, episode.history, interval, bound)
         return episode._replace(history=history, score=score), seen
 
+    def _each(self, originals: tf.Tensor) -> tf.Tensor:
+        return tf.repeat(originals, self.copies, axis=0)
+
+    def _copied(self, runs: Runs) -> Runs:
+        state = tf.nest.map_structure(self._each, runs.state)
+        return runs._replace(state=state, movement=self._each(runs.movement))
+
     def _bound(self, runs: tuple[Runs, ...]) -> tf.Tensor:
-        """The problems' bounds, infinite (for float32) where there is none."""
+        """The problems' bounds."""
         bounds = [problem.bound(r.state) for problem, r in zip(self.problems, runs, strict=True)]
-        no_bound = tf.fill([self.each], 1e30)
+        no_bound = tf.fill([self.each], observation.NO_BOUND)
         return tf.concat([no_bound if bound is None else bound for bound in bounds], axis=0)
 
     def _gather(self, method: str, runs: tuple[Runs, ...]) -> tf.Tensor:

@@ -92,7 +92,12 @@ def rollout(
     Returns:
         The trained runs, and the rates [intervals, P] that were used.
     """
-    used = [np.asarray(controller.first(rates), np.float32)]
+
+    def bound() -> np.ndarray | None:
+        rates = _bound(problem)(runs.state)
+        return None if rates is None else rates.numpy()
+
+    used = [np.asarray(controller.first(rates, bound()), np.float32)]
     for i in range(observation.DECISIONS):
         runs, report = advance(problem, runs, tf.constant(used[-1]), observation.DECISIONS)
         watch(i + 1, runs)
@@ -101,9 +106,7 @@ def rollout(
         seen = observation.Interval(*(field.numpy() for field in report.interval))
         if not validated:
             seen = seen._replace(validation_loss=np.full_like(seen.loss, np.nan))
-        bound = _bound(problem)(runs.state)
-        bound = None if bound is None else bound.numpy()
-        used.append(np.asarray(controller.next(seen, bound), np.float32))
+        used.append(np.asarray(controller.next(seen, bound()), np.float32))
     return runs, np.stack(used)
 
 

@@ -20,8 +20,11 @@ from keras_greedylr_agents.greedy import BatchedGreedyRule, GreedyParameters
 class Controller(Protocol):
     """What sets the rates of P runs."""
 
-    def first(self, rates: np.ndarray) -> np.ndarray:
-        """Returns the first interval's rates [P], `rates` being those asked for."""
+    def first(self, rates: np.ndarray, bound: np.ndarray | None) -> np.ndarray:
+        """Returns the first interval's rates [P], `rates` being those asked for.
+
+        `bound` [P] are rates above which it is not stable, or `None`.
+        """
 
     def next(self, seen: Interval, bound: np.ndarray | None) -> np.ndarray:
         """Returns the next interval's rates [P], after what the last one showed."""
@@ -33,7 +36,7 @@ class Fixed:
     def __init__(self, shape: Callable[[float], float]) -> None:
         self.shape = shape
 
-    def first(self, rates: np.ndarray) -> np.ndarray:
+    def first(self, rates: np.ndarray, bound: np.ndarray | None) -> np.ndarray:
         """Returns the schedule's start."""
         self.rates = rates
         return rates * self.shape(0.0)
@@ -71,7 +74,7 @@ class Plateau:
 
     factor, patience, min_delta = 0.3, 2, 1e-4
 
-    def first(self, rates: np.ndarray) -> np.ndarray:
+    def first(self, rates: np.ndarray, bound: np.ndarray | None) -> np.ndarray:
         """Returns the rates as they are."""
         self.rates = np.array(rates)
         self.best, self.wait = np.full((2, len(rates)), np.inf), np.zeros((2, len(rates)), int)
@@ -102,7 +105,7 @@ class HandWritten:
 
     rise, back_off, until, spike = 1.6, 3.0, 0.3, 1.3
 
-    def first(self, rates: np.ndarray) -> np.ndarray:
+    def first(self, rates: np.ndarray, bound: np.ndarray | None) -> np.ndarray:
         """Returns the rates as they are."""
         self.rates = np.array(rates)
         self.rising = np.ones(len(rates), bool)
@@ -136,7 +139,7 @@ class Greedy:
     def __init__(self, parameters: GreedyParameters | None = None) -> None:
         self.parameters = parameters or GreedyParameters()
 
-    def first(self, rates: np.ndarray) -> np.ndarray:
+    def first(self, rates: np.ndarray, bound: np.ndarray | None) -> np.ndarray:
         """Returns the rates as they are."""
         own = self.parameters._replace(min_lr=rates * 1e-3, max_lr=rates * 1e3)
         self.rule = BatchedGreedyRule(own, rates)
@@ -153,15 +156,15 @@ class Learned:
     def __init__(self, act: Act) -> None:
         self.act = act
 
-    def first(self, rates: np.ndarray) -> np.ndarray:
-        """Returns the cautious rates a policy starts at."""
-        self.history = observation.init(np, rates.astype(np.float32))
+    def first(self, rates: np.ndarray, bound: np.ndarray | None) -> np.ndarray:
+        """Returns the rates a policy starts at: cautious ones where there is no bound."""
+        self.history = observation.init(np, rates.astype(np.float32), bound=bound)
         return observation.rate(np, self.history)
 
     def next(self, seen: Interval, bound: np.ndarray | None) -> np.ndarray:
         """Returns what the policy's actions make of the rates."""
-        self.history, observed = observation.observe(np, self.history, seen)
-        self.history, rates = observation.apply_action(np, self.history, self.act(observed), bound)
+        self.history, observed = observation.observe(np, self.history, seen, bound)
+        self.history, rates = observation.apply_action(np, self.history, self.act(observed))
         return rates
 
 

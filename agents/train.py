@@ -37,6 +37,7 @@ class Config:
         problems: Training families, by sort (`nmf`, `networks`) or name, comma-separated.
         seed: Of everything random.
         runs: Inner training runs per iteration, over all families.
+        copies: How many of them are alike, so that an action is compared with others.
         iterations: PPO iterations; the learner's schedules go by their number.
         epochs: Passes of the learner over each iteration's transitions.
         learning_rate: Of the learner's Adam at the start; it falls linearly to a tenth.
@@ -51,9 +52,10 @@ class Config:
 
     problems: str = "nmf,networks"
     seed: int = 0
-    runs: int = 256
-    iterations: int = 160
-    epochs: int = 12
+    runs: int = 544
+    copies: int = 4
+    iterations: int = 70
+    epochs: int = 30
     learning_rate: float = 1e-3
     hidden: int = 64
     deviation: float = 0.3
@@ -66,7 +68,7 @@ class Config:
     def __post_init__(self) -> None:
         select(self.problems)
         check_int("seed", self.seed, least=0)
-        for name in ("runs", "iterations", "epochs", "hidden"):
+        for name in ("runs", "copies", "iterations", "epochs", "hidden"):
             check_int(name, getattr(self, name), least=1)
         for name in ("learning_rate", "deviation", "clip"):
             check_float(name, getattr(self, name), above=0.0)
@@ -93,7 +95,11 @@ class Trainer:
         self._claim(resume)
         tf.keras.utils.set_random_seed(config.seed)
         self.environment = ScheduleEnvironment(
-            select(config.problems), config.runs, config.seed, config.training_share
+            select(config.problems),
+            config.runs,
+            config.seed,
+            config.copies,
+            config.training_share,
         )
         self.iteration = tf.Variable(0, dtype=tf.int64, trainable=False, name="iteration")
         self.agent = make_agent(config, self.environment)
@@ -142,6 +148,7 @@ class Trainer:
         frames = self._collect()
         returns = tf.reduce_sum(frames.reward[:, :-1], axis=1).numpy()  # waits for the device
         collected = time.monotonic()
+        frames = frames._replace(reward=self.environment.relative(frames.reward))
         for _ in range(self.config.epochs):
             loss = self._learn(frames)
         self.iteration.assign_add(1)

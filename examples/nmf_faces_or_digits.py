@@ -41,9 +41,9 @@ class Watched:
     def __init__(self, controller: Controller) -> None:
         self.controller, self.losses = controller, []
 
-    def first(self, rates: np.ndarray) -> np.ndarray:
+    def first(self, rates: np.ndarray, bound: np.ndarray) -> np.ndarray:
         """Returns the first interval's rates."""
-        return self.controller.first(rates)
+        return np.minimum(self.controller.first(rates, bound), bound)
 
     def next(self, seen, bound) -> np.ndarray:
         """Returns the next interval's rates."""

@@ -8,6 +8,8 @@ A run is cut into `DECISIONS` intervals of equal length. After each but the last
 
 so that doing nothing is a cosine schedule ending at zero. The multiplier begins at `START`: far
 below the initial rate, because no policy could undo a first interval that blew the weights up.
+Where a bound is known below which training is stable, that cannot happen: the initial rate is
+`UNDER_BOUND` of the bound then, whatever was asked for, and the multiplier begins at zero.
 
 Nothing here depends on the scale of the loss or of the rate: only ratios are seen. Everything is
 written against the array functions NumPy, `tensorflow.experimental.numpy` and `jax.numpy` share,
@@ -22,10 +24,12 @@ from typing import Any, NamedTuple
 
 Array = Any  # whatever `xp` calls an array
 
-VERSION = 1  # of everything in this module a policy depends on; any change of meaning is a new one
+VERSION = 2  # of everything in this module a policy depends on; any change of meaning is a new one
 DECISIONS = 40  # intervals a run is cut into
 STRIDE = 3.0  # log2: the most one action moves the multiplier; a|a| keeps small actions fine
 START = -7.0  # log2 of the first interval's rate against the initial rate
+UNDER_BOUND = 0.25  # the initial rate's part of a stability bound
+NO_BOUND = 1e30  # stands for infinity, which JSON does not have
 MAX_RISE = 2.0**14  # default bounds of the rate, as multiples of the initial one
 MIN_FALL = 2.0**-20
 
@@ -69,7 +73,7 @@ class Interval(NamedTuple):
 class History(NamedTuple):
     """What is remembered between decisions."""
 
-    initial_rate: Array  # the rate the user asked for
+    initial_rate: Array  # the rate the user asked for, or a part of the bound
     min_rate: Array  # bounds of the rate
     max_rate: Array
     multiplier: Array  # log2, see the module's docstring
@@ -87,10 +91,15 @@ class History(NamedTuple):
     validated_at: Array  # progress then
     log_movement: Array
     first_norm: Array
+    bound: Array  # rates above which training is not stable, `NO_BOUND` where none is known
 
 
 def init(
-    xp: Any, learning_rate: Array, min_rate: Array | None = None, max_rate: Array | None = None
+    xp: Any,
+    learning_rate: Array,
+    min_rate: Array | None = None,
+    max_rate: Array | None = None,
+    bound: Array | None = None,
 ) -> History:
     """Returns the history before the first interval.
 
@@ -107,8 +116,14 @@ def init(
         learning_rate: Array [B] float32 > 0, the initial rates.
         min_rate: Array [B] float32 > 0 or `None` for `MIN_FALL * learning_rate`.
         max_rate: Array [B] float32 or `None` for `MAX_RISE * learning_rate`.
+        bound: Array [B] float32, rates above which the first interval is not stable; `NO_BOUND`
+            or above, or `None` for all, where none is known.
     """
     one, zero = xp.ones_like(learning_rate), xp.zeros_like(learning_rate)
+    bound = one * NO_BOUND if bound is None else xp.minimum(bound, NO_BOUND)
+    known = bound < NO_BOUND
+    learning_rate = xp.where(known, UNDER_BOUND * bound, learning_rate)
+    multiplier = xp.where(known, zero, zero + START)
     history = History(
         initial_rate=learning_rate,
         min_rate=learning_rate * MIN_FALL if min_rate is None else min_rate,
@@ -119,11 +134,14 @@ def init(
         log_movement=zero,
         first_norm=one,
         multiplier=zero,
+        bound=bound,
     )
-    return history._replace(multiplier=_bounded(xp, history, zero + START))
+    return history._replace(multiplier=_bounded(xp, history, multiplier))
 
 
-def observe(xp: Any, history: History, interval: Interval) -> tuple[History, Array]:
+def observe(
+    xp: Any, history: History, interval: Interval, bound: Array | None = None
+) -> tuple[History, Array]:
     """Returns the history after an interval, and what the policy sees.
 
     A loss that is not finite enters no average; it shows as `loss_broken`, with the other features
@@ -134,11 +152,13 @@ def observe(xp: Any, history: History, interval: Interval) -> tuple[History, Arr
         xp: The array namespace.
         history: What `init`, or the last `apply_action`, returned.
         interval: The measurements, arrays [B] float32.
+        bound: As in `init`, for the next interval; `None` if it is the same.
 
     Returns:
         `(history, observation)`, the observation [B, len(NAMES)] float32, all finite.
     """
     old, now = history, interval
+    bound = old.bound if bound is None else xp.minimum(bound, NO_BOUND)
     sound = _finite(xp, now.loss) & _finite(xp, now.loss_std)
     loss = xp.where(sound, now.loss, old.fast_loss)
     first = sound & (old.seen == 0.0)
@@ -183,6 +203,7 @@ def observe(xp: Any, history: History, interval: Interval) -> tuple[History, Arr
         validated_at=validated_at,
         log_movement=log_movement,
         first_norm=first_norm,
+        bound=bound,
     )
     broken = xp.where(sound, zero, one)
     features = {
@@ -209,24 +230,21 @@ def observe(xp: Any, history: History, interval: Interval) -> tuple[History, Arr
     return history, xp.clip(observation, -LIMIT, LIMIT)
 
 
-def apply_action(
-    xp: Any, history: History, action: Array, bound: Array | None = None
-) -> tuple[History, Array]:
+def apply_action(xp: Any, history: History, action: Array) -> tuple[History, Array]:
     """Returns the history after an action, and the rate of the next interval.
 
     Args:
         xp: The array namespace.
         history: What `observe` returned.
         action: Array [B] float32; clipped to [-1, 1].
-        bound: Array [B] float32, rates above which training is not stable, or `None`.
     """
     action = xp.clip(action, -1.0, 1.0)
     multiplier = history.multiplier + STRIDE * action * xp.abs(action)
-    if bound is not None:  # do not wind up above it, or later cuts would change nothing
-        cosine = xp.maximum(_anchor(xp, history), 1e-6)
-        multiplier = xp.minimum(multiplier, _log2(xp, bound / history.initial_rate / cosine))
+    # do not wind up above the bound, or later cuts would change nothing
+    cosine = xp.maximum(_anchor(xp, history), 1e-6)
+    multiplier = xp.minimum(multiplier, _log2(xp, history.bound / history.initial_rate / cosine))
     history = history._replace(action=action, multiplier=_bounded(xp, history, multiplier))
-    return history, rate(xp, history, bound)
+    return history, rate(xp, history)
 
 
 def lower(xp: Any, history: History, steps: float) -> History:
@@ -234,12 +252,12 @@ def lower(xp: Any, history: History, steps: float) -> History:
     return history._replace(multiplier=_bounded(xp, history, history.multiplier - steps))
 
 
-def rate(xp: Any, history: History, bound: Array | None = None) -> Array:
+def rate(xp: Any, history: History) -> Array:
     """Returns the rate in force: before the first interval, this is where training starts."""
     value = history.initial_rate * xp.exp(math.log(2.0) * history.multiplier)
     value = value * _anchor(xp, history)
     value = xp.minimum(xp.maximum(value, history.min_rate), history.max_rate)
-    return value if bound is None else xp.minimum(value, bound)
+    return xp.minimum(value, history.bound)
 
 
 def weight_signals(

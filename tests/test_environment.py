@@ -77,7 +77,22 @@ def test_return_is_the_fall_of_the_log_validation_loss(environment):
 
 def test_runs_that_diverge_are_finite_losses():
     got = env._log_fall(np.float32([1.0, 1e30, np.nan, np.inf]), np.ones(4, np.float32)).numpy()
-    np.testing.assert_allclose(got, [np.log(1.001), env.WORST, env.WORST, env.WORST], rtol=1e-4)
+    expected = [np.log(1.0 + env.FLOOR), env.WORST, env.WORST, env.WORST]
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_copies_are_alike_and_what_they_earn_is_compared():
+    environment = env.ScheduleEnvironment(PROBLEMS, runs=8, seed=0, copies=2)
+    episode, _ = environment.begin(tf.constant([0, 0]))
+    for values in (episode.history.initial_rate, episode.shown, episode.first_validation):
+        first, second = np.reshape(values, (4, 2)).T
+        np.testing.assert_array_equal(first, second)
+    assert len(set(episode.first_validation.numpy())) == 4
+    rewards = np.random.default_rng(0).normal(size=(8, 5)).astype("f") + np.arange(8)[:, None]
+    relative = environment.relative(tf.constant(rewards)).numpy()
+    difference = (rewards[0::2] - rewards[1::2]) / 2
+    np.testing.assert_allclose(relative[0::2], difference, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(relative[1::2], -difference, rtol=1e-4, atol=1e-6)
 
 
 def test_one_run_through_numpy_sees_and_does_the_same(environment):

@@ -83,7 +83,7 @@ CASES = {
 def test_rivals(name):
     losses, validations, expected = CASES[name]
     controller = rivals.RIVALS[name]()
-    rates = [controller.first(np.ones(1, np.float32))[0]]
+    rates = [controller.first(np.ones(1, np.float32), None)[0]]
     rates += [controller.next(seen, None)[0] for seen in intervals(losses, validations)]
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
 

@@ -125,7 +125,8 @@ def test_action_moves_the_multiplier_within_stride_and_bounds():
         history, rate = observation.apply_action(np, history, np.array([action], f32))
         assert history.multiplier[0] == pytest.approx(expected, abs=1e-5)
         assert 0.001 <= rate[0] <= 0.5
-    _, rate = observation.apply_action(np, history, f32([1.0]), bound=f32([0.125]))
+    bounded = history._replace(bound=f32([0.125]))
+    _, rate = observation.apply_action(np, bounded, f32([1.0]))
     assert rate[0] == f32(0.125)
     for _ in range(5):
         history, rate = observation.apply_action(np, history, f32([-1.0]))
@@ -139,3 +140,18 @@ def test_weight_signals():
     assert norm[0] == pytest.approx(np.hypot(3, 4.5))
     np.testing.assert_allclose(step, [[0, 0.5]])
     assert observation.weight_signals(np, now, then, f32([[0, 0]]))[1][0] == 0.0
+
+
+def test_a_run_under_a_bound_begins_at_a_part_of_it():
+    rates, bound = f32([1e-3, 1e3, 0.1]), f32([2.0, 2.0, np.inf])
+    history = observation.init(np, rates, bound=bound)
+    begun = observation.rate(np, history)
+    part = observation.UNDER_BOUND * 2.0
+    np.testing.assert_allclose(begun, [part, part, 0.1 * 2.0**observation.START], rtol=1e-6)
+    np.testing.assert_array_equal(begun[2:], observation.rate(np, observation.init(np, rates[2:])))
+    one = np.ones(3, f32)
+    interval = Interval(one, one, one, one * f32(0.1), one, one, one)
+    for limit in (None, bound / 4):  # the limit itself may move
+        moved, _ = observation.observe(np, history, interval, limit)
+        _, rate = observation.apply_action(np, moved, one)
+        np.testing.assert_allclose(rate[:2], bound[:2] if limit is None else limit[:2], rtol=1e-6)

@@ -13,7 +13,7 @@ from keras_greedylr.policy import act_with, load_policy
 from keras_greedylr_agents import export
 from keras_greedylr_agents.train import Config, Trainer
 
-TINY = Config(problems="teacher", runs=4, iterations=3, epochs=2, hidden=8)
+TINY = Config(problems="teacher", runs=4, copies=2, iterations=3, epochs=2, hidden=8)
 
 
 def flat(agent):

@@ -123,6 +123,16 @@ def _hastie() -> Data:
     return _standard(x), (y > 0).astype(np.int32)
 
 
+def _moons() -> Data:
+    x, y = datasets.make_moons(1500, noise=0.15, random_state=0)
+    return _standard(x), y.astype(np.int32)
+
+
+def _swiss_roll() -> Data:
+    x, y = datasets.make_swiss_roll(1500, noise=0.3, random_state=0)
+    return _standard(x), _standard(y[:, None])
+
+
 def _inputs(features: int, decay: float) -> Data:
     """Gaussian inputs whose scales fall off; the targets are each run's own teacher's."""
     scale = np.arange(1, features + 1) ** -decay
@@ -157,6 +167,8 @@ LOADERS: dict[str, Callable[[], Data]] = {
     "docstrings": lambda: _text([text for m in DOC_MODULES for text in _docstrings(m)]),
     "breast cancer": lambda: _table(datasets.load_breast_cancer),
     "diabetes": lambda: _table(datasets.load_diabetes, regression=True),
+    "moons": _moons,
+    "swiss roll": _swiss_roll,
     # test
     "flower": lambda: _patches("flower.jpg"),
     "flower itself": lambda: _autoencoded("flower.jpg"),
