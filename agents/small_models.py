@@ -109,7 +109,12 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "nmf-words": {"data": "counts", "layers": (Product(128, 96),), "outputs": 1,
                   "regression": True},
 }  # fmt: skip
-TRAINED_ON = ("digits-mlp", "digits-cnn", "topics")  # the shipped policy saw these data
+TRAINED_ON = (
+    "digits-mlp",
+    "digits-cnn",
+    "topics",
+    "nmf-digits",
+)  # the shipped policy saw these data
 
 
 def make_problem(name: str, optimizer: str) -> Network:
@@ -132,7 +137,7 @@ class AsShipped(Greedy):
         own = {name: defaults[name].default for name in names}
         super().__init__(GreedyParameters(**own, horizon=horizon))
 
-    def first(self, rates: np.ndarray) -> np.ndarray:
+    def first(self, rates: np.ndarray, bound: np.ndarray | None) -> np.ndarray:
         """Returns the rates as they are."""
         low, high = rates * MIN_LR_RATIO, rates * MAX_LR_RATIO
         self.rule = BatchedGreedyRule(self.parameters._replace(min_lr=low, max_lr=high), rates)
@@ -180,16 +185,16 @@ class SideBySide:
         self.parts = [(c, owner == i) for i, c in enumerate(controllers)]
         self.runs = len(owner)
 
-    def first(self, rates: np.ndarray) -> np.ndarray:
+    def first(self, rates: np.ndarray, bound: np.ndarray | None) -> np.ndarray:
         """Returns each one's first rates."""
-        return self._gather(lambda controller, own: controller.first(rates[own]))
+        return self._gather(lambda controller, own: controller.first(rates[own], _of(own, bound)))
 
     def next(self, seen: Interval, bound: np.ndarray | None) -> np.ndarray:
         """Returns each one's next rates."""
         with np.errstate(all="ignore"):  # diverged runs are part of the study
             return self._gather(
                 lambda controller, own: controller.next(
-                    Interval(*(field[own] for field in seen)), bound
+                    Interval(*(field[own] for field in seen)), _of(own, bound)
                 )
             )
 
@@ -198,6 +203,10 @@ class SideBySide:
         for controller, own in self.parts:
             rates[own] = ask(controller, own)
         return rates
+
+
+def _of(own: np.ndarray, bound: np.ndarray | None) -> np.ndarray | None:
+    return None if bound is None else bound[own]
 
 
 # The runs.
