@@ -124,7 +124,13 @@ class _Ramp(Schedule):
         return {}
 
     def _start(self, learning_rate: float) -> None:
-        pass
+        pass  # it sets out from `min_lr`, wherever the optimizer stands
+
+    def _snapshot(self) -> None:
+        return None  # a range test is over within minutes and leaves no state
+
+    def _restore(self, snapshot: None) -> float:
+        return self.min_lr
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         # By now a model that was not built is; training may write into what is not copied.

@@ -81,7 +81,7 @@ DAMAGES = {
     "format": (_card(lambda c: c.update(format_version=9)), "format_version 1 only. Received: 9"),
     "observation": (
         _card(lambda c: c["observation"].update(version=9)),
-        "observation version 1 only. Received: 9",
+        "observation version 2 only. Received: 9",
     ),
     "names": (
         _card(lambda c: c["observation"]["names"].append("mood")),
