@@ -114,8 +114,8 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
     def relative(self, rewards: tf.Tensor) -> tf.Tensor:
         """Returns rewards [P, T] less the mean of their copies'.
 
-        What a run's copies earn does not depend on its actions, so nothing is changed but the
-        noise.
+        What its other copies earn does not depend on a run's actions, so what is taken away is
+        noise only; its own share in the mean makes the rest smaller by 1 / copies.
         """
         if self.copies == 1:
             return rewards

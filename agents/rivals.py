@@ -151,7 +151,7 @@ class Greedy:
 
 
 class Learned:
-    """A policy, as the callback drives it."""
+    """A policy, as the callback drives it; but that it is told the bound where there is one."""
 
     def __init__(self, act: Act) -> None:
         self.act = act

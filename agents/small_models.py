@@ -179,7 +179,7 @@ CONTESTANTS = {**OURS, **RIVALS}
 
 
 class SideBySide:
-    """Several controllers, each with runs of its own among the P."""
+    """Several controllers, each with runs of its own among the P; no problem here has a bound."""
 
     def __init__(self, controllers: Sequence[Controller], owner: np.ndarray) -> None:
         self.parts = [(c, owner == i) for i, c in enumerate(controllers)]
@@ -187,14 +187,14 @@ class SideBySide:
 
     def first(self, rates: np.ndarray, bound: np.ndarray | None) -> np.ndarray:
         """Returns each one's first rates."""
-        return self._gather(lambda controller, own: controller.first(rates[own], _of(own, bound)))
+        return self._gather(lambda controller, own: controller.first(rates[own], bound))
 
     def next(self, seen: Interval, bound: np.ndarray | None) -> np.ndarray:
         """Returns each one's next rates."""
         with np.errstate(all="ignore"):  # diverged runs are part of the study
             return self._gather(
                 lambda controller, own: controller.next(
-                    Interval(*(field[own] for field in seen)), _of(own, bound)
+                    Interval(*(field[own] for field in seen)), bound
                 )
             )
 
@@ -203,10 +203,6 @@ class SideBySide:
         for controller, own in self.parts:
             rates[own] = ask(controller, own)
         return rates
-
-
-def _of(own: np.ndarray, bound: np.ndarray | None) -> np.ndarray | None:
-    return None if bound is None else bound[own]
 
 
 # The runs.

@@ -104,8 +104,8 @@ def _compare(arguments: argparse.Namespace) -> int:
             source.data,
             schedules,
             seeds=arguments.seeds,
-            epochs=arguments.epochs or source.epochs,
-            batch_size=arguments.batch_size or source.batch_size,
+            epochs=_given(arguments.epochs, source.epochs),
+            batch_size=_given(arguments.batch_size, source.batch_size),
             metric=arguments.metric,
             mode=arguments.mode,
             rates=arguments.rates,
@@ -127,6 +127,10 @@ def _compare(arguments: argparse.Namespace) -> int:
         print(path)
     print(f"tensorboard --logdir {arguments.out / 'logs'}")
     return 0
+
+
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
 
 
 # keras-greedylr find-lr
@@ -155,7 +159,7 @@ def _find_lr(arguments: argparse.Namespace) -> int:
     from keras_greedylr.find_lr import find_lr
 
     source = _source(arguments)
-    data = fit_arguments(source.data, arguments.batch_size or source.batch_size)
+    data = fit_arguments(source.data, _given(arguments.batch_size, source.batch_size))
     trained = {name: value for name, value in data.items() if not name.startswith("validation")}
     limits = {name: getattr(arguments, name) for name in ("min_lr", "max_lr", "steps")}
     keras.utils.set_random_seed(0)

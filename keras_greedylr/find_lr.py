@@ -75,10 +75,13 @@ def find_lr(
     check_float("min_lr", min_lr, above=0.0)
     check_float("max_lr", max_lr, above=min_lr)
     check_int("steps", steps, least=3)
-    if wrong := {"epochs", "validation_data", "validation_split"} & set(fit_arguments):
-        raise ValueError(f"A range test has no epochs and no validation. Received: {sorted(wrong)}")
+    if wrong := {"epochs", "validation_data", "validation_split", "verbose"} & set(fit_arguments):
+        raise ValueError(
+            f"A range test has no epochs, no validation and no output. Received: {sorted(wrong)}"
+        )
     ramp = _Ramp(min_lr, max_lr, steps)
-    callbacks = [*fit_arguments.pop("callbacks", []), ramp]
+    callbacks = [*(fit_arguments.pop("callbacks", None) or []), ramp]
+    _build(model, x)
     try:
         # As many epochs as it takes: the ramp stops training.
         model.fit(x, y, epochs=steps, callbacks=callbacks, verbose=0, **fit_arguments)
@@ -86,10 +89,24 @@ def find_lr(
         ramp.put_back()
     if len(ramp.losses) < 2:
         raise ValueError(
-            f"The loss was not finite at the second batch already, at a rate of {min_lr:g}. "
-            "Pass a smaller `min_lr`."
+            f"There was a loss at {len(ramp.losses)} rate only. Pass a smaller min_lr (received: "
+            f"{min_lr:g}) if it was not finite from the second on, or more steps (received: "
+            f"{steps}) if one execution covers them all."
         )
     return analyse(np.array(ramp.rates), np.array(ramp.losses))
+
+
+def _build(model: keras.Model, x: Any) -> None:
+    """Makes all there is to be put back: `fit` itself may do so in its first step only."""
+    if not model.built:
+        arrays = keras.tree.flatten(x)
+        if not all(hasattr(array, "shape") for array in arrays):
+            raise ValueError(
+                "The model is not built, and `x` is no array to build it for. Call `model.build` "
+                f"first. Received: x={x!r}"
+            )
+        model(keras.tree.map_structure(lambda array: array[:1], x))
+    model.optimizer.build(model.trainable_variables)
 
 
 def analyse(rates: np.ndarray, losses: np.ndarray) -> RangeTest:
@@ -133,7 +150,7 @@ class _Ramp(Schedule):
         return self.min_lr
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        # By now a model that was not built is; training may write into what is not copied.
+        # Copies: training may write into the memory of the variables themselves.
         self._before = [
             (variable, np.array(keras.ops.convert_to_numpy(variable)))
             for variable in [*self.model.variables, *self.model.optimizer.variables]

@@ -91,6 +91,47 @@ def test_a_model_used_again_does_what_a_new_one_does():
     assert fast.rates[0] == [0, pytest.approx(0.15)]
 
 
+def test_data_of_a_function_is_the_same_in_each_process():
+    def data():
+        order = np.random.permutation(60)  # noqa: NPY002 - as scikit-learn's splits draw
+        return X[order[:40]], Y[order[:40]], X[order[40:]], Y[order[40:]]
+
+    np.random.rand(3)  # noqa: NPY002 - the processes do not stand at the same number
+    first = fit_arguments(data, 10)
+    np.random.rand(5)  # noqa: NPY002
+    np.testing.assert_array_equal(fit_arguments(data, 10)["x"], first["x"])
+
+
+@pytest.mark.parametrize("other", ["optimizer", "model"])
+def test_a_folder_of_another_model_is_refused(tmp_path, other):
+    def changed():
+        model = small()
+        if other == "optimizer":
+            model.compile(keras.optimizers.SGD(0.05, momentum=0.5), loss="mse", run_eagerly=True)
+            return model
+        model.layers[0].activation = keras.activations.relu
+        return model
+
+    bare(["constant"], seeds=1, out=tmp_path)
+    bare(["constant"], seeds=1, out=tmp_path)  # built anew, with other names
+    with pytest.raises(ValueError, match=rf"comparison of other settings: .*{other} was"):
+        bare(["constant"], changed, seeds=1, out=tmp_path)
+
+
+def test_runs_that_end_early_are_shown_and_reported(tmp_path):
+    pytest.importorskip("matplotlib")
+    early = [keras.callbacks.EarlyStopping("loss", patience=0, min_delta=1e9)]
+    schedules = {"constant": None, "early": lambda setting: early}
+    comparison = compare(small, DATA[:2], schedules, seeds=2, epochs=3, batch_size=20, verbose=0)
+    lengths = {len(run.history["loss"]) for run in comparison.runs}
+    assert lengths == {2, 3}
+    for _ in range(2):  # a second report takes the place of the first
+        paths = write_report(comparison, tmp_path)
+    assert all(path.exists() for path in paths)
+    events = list((tmp_path / "logs").rglob("events*"))
+    assert len(events) == len(comparison.runs)
+
+
 def test_goes_on_where_it_stopped_and_gives_the_same_table(tmp_path):
     calls = []
 

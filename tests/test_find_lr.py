@@ -65,6 +65,16 @@ def test_leaves_the_model_as_it_was(callbacks):
     assert one == other.fit(X, Y, verbose=0).history["loss"]  # and trains as if nothing had been
 
 
+@pytest.mark.parametrize("inputs", [True, False], ids=["built", "not built"])
+def test_leaves_a_model_that_was_never_trained_as_it_was(inputs):
+    model = build(keras.optimizers.Adam(1e-3), inputs)
+    find_lr(model, X, Y, batch_size=8, steps=30, callbacks=None)
+    reference = build(keras.optimizers.Adam(1e-3))  # the same seed
+    reference.optimizer.build(reference.trainable_variables)
+    for now, then in zip(state(model), state(reference), strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
 def test_losses_are_those_of_the_batches_and_end_where_they_blow_up():
     model = build(keras.optimizers.SGD(1.0), inputs=False)  # not built yet
     test = find_lr(model, X, Y, batch_size=25, min_lr=1e-9, max_lr=1e6, steps=40, shuffle=False)
@@ -90,8 +100,11 @@ WRONG = {
     "min_lr": ({"min_lr": 0.0}, "`min_lr` must be"),
     "max_lr": ({"max_lr": 1e-9}, "`max_lr` must be"),
     "steps": ({"steps": 2}, "`steps` must be an integer >= 3"),
-    "validation": ({"validation_split": 0.5}, "has no epochs and no validation"),
-    "hopeless": ({"min_lr": 1e30, "max_lr": 1e31}, "Pass a smaller `min_lr`"),
+    "validation": ({"validation_split": 0.5}, "has no epochs, no validation"),
+    "hopeless": (
+        {"min_lr": 1e30, "max_lr": 1e31},
+        "There was a loss at 1 rate only",
+    ),
 }
 
 

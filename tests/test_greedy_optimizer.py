@@ -14,7 +14,7 @@ from given_losses import BATCH, RULE, START, fit, follow, make_model, rates, wan
 from helpers import Probe
 from keras import ops
 
-from keras_greedylr import GreedyRule
+from keras_greedylr import GreedyLR, GreedyRule
 from keras_greedylr.optimizers import GreedyOptimizer
 from keras_greedylr.optimizers.device_rule import MOST, DeviceRule
 
@@ -419,3 +419,10 @@ SCHEDULED = keras.optimizers.schedules.CosineDecay(0.1, 9)
 def test_arguments_are_checked(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_callbacks_that_set_the_rate_are_refused_beside_it():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(GreedyOptimizer(keras.optimizers.SGD(0.01), GreedyRule()), loss="mse")
+    with pytest.raises(ValueError, match="GreedyLR sets the learning rate, but GreedyOptimizer"):
+        model.fit(np.ones((8, 3)), np.ones((8, 1)), verbose=0, callbacks=[GreedyLR()])

@@ -65,7 +65,7 @@ def test_ratios_and_verdicts_by_hand():
 def test_greedy_is_the_callbacks():
     controller = runs.AsShipped()
     rates = np.array([0.1, 1.0])
-    controller.first(rates)
+    controller.first(rates, None)
     rule = controller.rule.parameters
     callback = GreedyLR()._make_rule(0.1, "min")
     for name in ("factor", "patience", "min_delta", "window", "min_lr", "max_lr"):

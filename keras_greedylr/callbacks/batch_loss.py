@@ -53,7 +53,9 @@ class BatchLoss:
         if self._first:
             self._tracker = self._find_tracker()
         if self._tracker is not None:
-            self._held = peek(self._model, self._tracker.count)
+            count = peek(self._model, self._tracker.count)
+            if self._held is None:  # two threads may wait for the same last batch
+                self._held = count
 
     def is_last(self) -> bool:
         """Whether the last report was that of the epoch's end; false where nobody can know."""
@@ -96,15 +98,20 @@ class BatchLoss:
             self._first = False
             return mean, new
         expected = self._count + new * self._unit
-        count = expected
+        count, known = expected, True
         if self.reads_count or self._batches == self._steps:
-            count = self._held or peek(self._model, self._tracker.count)
+            known = self.reads_count  # else the count before this report was reckoned, not read
+            count = peek(self._model, self._tracker.count) if self._held is None else self._held
             if self._first:
                 self._unit = count / new
             elif not expected - self._unit < count <= expected:
                 self._equal = False
+            else:
+                known = True
         samples = count - self._count
         loss = math.nan if samples <= 0 else (mean * count - self._mean * self._count) / samples
+        if not known:  # the batches turn out to be unequal: nobody can tell this one's loss
+            loss = mean
         self._count, self._mean, self._first = count, mean, False
         return loss, new
 

@@ -16,10 +16,10 @@ def peek(model: keras.Model, variable: keras.Variable) -> float:
         running = getattr(model, "_jax_state", None)
         if running and not model._jax_state_synced:
             for owned, values in (
-                (model.metrics_variables, running["metrics_variables"]),
-                (model.optimizer.variables, running["optimizer_variables"]),
+                (model.metrics_variables, running.get("metrics_variables", ())),
+                (model.optimizer.variables, running.get("optimizer_variables", ())),
             ):
-                for own, value in zip(owned, values, strict=True):
+                for own, value in zip(owned, values, strict=False):  # none while it validates
                     if own is variable:
                         return float(value)
     # By way of a tensor: a variable spread over replicas is no array.

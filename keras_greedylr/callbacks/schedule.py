@@ -107,6 +107,7 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
 
     def _read_rates(self) -> None:
         self._optimizers = single_optimizers(self.model)
+        check_free(self.model.optimizer, type(self).__name__)
         rates = [read_rate(optimizer, type(self).__name__) for optimizer in self._optimizers]
         self._ratios = [rate / rates[0] for rate in rates] if rates[0] else [1.0] * len(rates)
         self._rate = rates[0]
@@ -220,6 +221,15 @@ def _inside(optimizer: Any) -> list[Any]:
     if hasattr(optimizer, "optimizers"):
         return [single for part in optimizer.optimizers for single in _inside(part)]
     return [optimizer]
+
+
+def check_free(optimizer: Any, asker: str) -> None:
+    """Raises if an optimizer moves the rate by itself: what is assigned would not last."""
+    if getattr(optimizer, "sets_learning_rate", False):
+        raise ValueError(
+            f"{asker} sets the learning rate, but {type(optimizer).__name__} sets it as well. "
+            "Compile the model with the optimizer inside it."
+        )
 
 
 def read_rate(optimizer: Any, asker: str) -> float:

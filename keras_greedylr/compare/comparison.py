@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -260,6 +261,8 @@ class Comparison:
         row["win_rate"] = statistics.win_rate(losses, theirs)
         row["p"] = statistics.sign_test(losses, theirs)
         goal = self.goal if self.mode == "min" else -self.goal
+        if not math.isfinite(goal):  # the reference diverged: that is no goal
+            goal = math.nan
         steps = np.array(
             [
                 run.steps

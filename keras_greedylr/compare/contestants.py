@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
+from keras.optimizers import LossScaleOptimizer
 from keras.optimizers import schedules as of_keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_greedylr import schedules
 from keras_greedylr.callbacks import GreedyLR, LearnedLR
-from keras_greedylr.callbacks.schedule import read_rate, single_optimizers
+from keras_greedylr.callbacks.schedule import check_free, read_rate, single_optimizers
 from keras_greedylr.optimizers import (
     ArmijoLineSearch,
     HypergradientDescent,
@@ -37,6 +38,7 @@ class Setting(NamedTuple):
     rate: float  # the initial learning rate
     multiple: float  # how many times the rate the model was compiled with that is
     steps: int  # training steps there will be
+    epochs: int  # and epochs
     optimizer: keras.optimizers.Optimizer  # the model's own, at `rate`
     validated: bool  # whether there is validation data
 
@@ -82,7 +84,10 @@ FIXED: dict[str, Callable[[float, int], LearningRateSchedule]] = {
 
 
 def _plateau(setting: Setting) -> Part:
-    return keras.callbacks.ReduceLROnPlateau("val_loss" if setting.validated else "loss")
+    # Keras' patience of ten epochs would outlast most comparisons.
+    return keras.callbacks.ReduceLROnPlateau(
+        "val_loss" if setting.validated else "loss", patience=max(setting.epochs // 10, 1)
+    )
 
 
 def _schedule_free(setting: Setting) -> Sequence[Part]:
@@ -162,6 +167,7 @@ def check_model(model: Any) -> float:
     if not isinstance(model, keras.Model) or not model.compiled:
         raise ValueError(f"`build_model()` must return a compiled keras.Model. Received: {model!r}")
     optimizers = single_optimizers(model)
+    check_free(model.optimizer, "compare")
     if len(optimizers) > 1:
         raise ValueError(
             "A model that is compared must have one optimizer. "
@@ -204,8 +210,9 @@ def equip(model: keras.Model, contestant: Contestant, multiple: float, **budget:
         model = LineSearchModel(model)
         model.compile(**compiled)
     elif new is not None:
-        scaled = model.optimizer is not optimizer  # under mixed_float16
-        model.optimizer = keras.optimizers.LossScaleOptimizer(new) if scaled else new
+        # under mixed_float16
+        scaled = model.optimizer is not optimizer and not isinstance(new, LossScaleOptimizer)
+        model.optimizer = LossScaleOptimizer(new) if scaled else new
     return Equipped(model, callbacks, new is not None)
 
 

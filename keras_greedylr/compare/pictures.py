@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -78,10 +79,12 @@ def _curves(axes: Any, comparison: Comparison) -> None:
     shown = []
     for name in comparison.own_rates:
         runs = comparison.at(name)
-        values = np.array([run.history[comparison.metric] for run in runs])
+        curves = [run.history[comparison.metric] for run in runs]
+        # a callback may have ended some of them early
+        values = np.array(list(itertools.zip_longest(*curves, fillvalue=np.nan))).T
         steps = np.arange(1, values.shape[1] + 1) * runs[0].steps
         _band(axes, steps, values, _style(comparison, name))
-        shown.append(values)
+        shown.append(values.ravel())
     if comparison.mode == "min":
         _log_if_positive(axes, np.concatenate(shown))
     axes.axhline(comparison.goal, color="0.6", linewidth=1)

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -165,9 +166,8 @@ def write_events(comparison: Comparison, folder: Path) -> None:
     """Writes each run as TensorBoard shows one, with its schedule, rate and seed as HParams."""
     for run in comparison.runs:
         name, multiple, seed, _ = run.task
-        place = folder / name.replace("/", "_") / f"x{multiple:.3g}" / f"seed-{seed}"
-        if place.exists():  # written by an earlier report: the run is the same
-            continue
+        place = folder / name.replace("/", "_") / f"x{multiple!r}" / f"seed-{seed}"
+        shutil.rmtree(place, ignore_errors=True)  # of an earlier report, or of half a one
         events = EventFile(place)
         for metric, values in run.history.items():
             for epoch, value in enumerate(values):

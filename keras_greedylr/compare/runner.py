@@ -55,6 +55,7 @@ class Trainer:
             self.plan.own.get(task.contestant) or resolve(task.contestant),
             task.multiple,
             steps=self.steps * self.plan.epochs,
+            epochs=self.plan.epochs,
             validated=self.validated,
         )
         model = self._compiled_before(task[:2] if own_graph else None, model)

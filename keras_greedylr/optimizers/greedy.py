@@ -77,6 +77,8 @@ class GreedyOptimizer(LossScaleOptimizer):
         "Zeroth order GreedyLR" (PRML 2023); arXiv 2512.14527.
     """
 
+    sets_learning_rate = True  # for the callbacks, which cannot do it beside
+
     # A LossScaleOptimizer for one reason: `compile` puts any other optimizer into one under
     # `mixed_float16`, which then would keep the loss to itself.
 
@@ -232,9 +234,8 @@ class GreedyOptimizer(LossScaleOptimizer):
             if not applied:
                 return
             loss /= batches
-        memory = (
-            self._vector.value.detach().numpy()
-        )  # not a copy: `assign` takes a hundred times as long
+        # Not a copy: `assign` takes a hundred times as long.
+        memory = self._vector.value.detach().numpy()
         rate = memory[0]
         memory[:] = self._device_rule.update_on_host(memory.tolist(), loss)
         if memory[0] != rate:
