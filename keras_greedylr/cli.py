@@ -172,8 +172,8 @@ def _find_lr(arguments: argparse.Namespace) -> int:
     text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
     (arguments.out / "find-lr.json").write_text(text, encoding="utf-8")
     print(
-        f"{len(test.rates)} batches, from {test.rates[0]:.2g} to {test.rates[-1]:.2g}; the loss "
-        f"fell fastest at {test.steepest:.2g}.\nSuggested rate: {test.suggestion:.2g}\n"
+        f"{len(test.rates)} batches, from {test.rates[0]:.2g} to {test.rates[-1]:.2g}.\n"
+        f"Suggested rate: {test.suggestion:.2g}\n"
         f"The picture: {arguments.out / 'find-lr.png'}"
     )
     return 0

@@ -24,7 +24,6 @@ class RangeTest(NamedTuple):
     losses: np.ndarray  # [n], of those batches alone
     smoothed: np.ndarray  # [n], their exponential average
     suggestion: float  # a tenth of the rate at which the average was lowest
-    steepest: float  # the rate at which the average fell fastest per decade
 
 
 def find_lr(
@@ -110,16 +109,13 @@ def _build(model: keras.Model, x: Any) -> None:
 
 
 def analyse(rates: np.ndarray, losses: np.ndarray) -> RangeTest:
-    """Returns the suggestions of losses [n] at rising rates [n]."""
+    """Returns what losses [n] at rising rates [n] suggest."""
     average, smoothed = 0.0, []
     for i, loss in enumerate(losses, start=1):
         average = SMOOTHING * average + (1.0 - SMOOTHING) * loss
         smoothed.append(average / (1.0 - SMOOTHING**i))  # the first average starts from zero
     curve = np.array(smoothed)
-    lowest = max(int(curve.argmin()), 1)
-    slopes = np.diff(curve[: lowest + 1]) / np.diff(np.log10(rates[: lowest + 1]))
-    steepest = float(rates[int(slopes.argmin())])
-    return RangeTest(rates, losses, curve, float(rates[lowest]) / MARGIN, steepest)
+    return RangeTest(rates, losses, curve, float(rates[curve.argmin()]) / MARGIN)
 
 
 class _Ramp(Schedule):

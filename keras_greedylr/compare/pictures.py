@@ -68,10 +68,11 @@ def _band(axes: Any, x: np.ndarray, values: np.ndarray, style: dict[str, Any]) -
     axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
-def _log_if_positive(axes: Any, values: np.ndarray) -> None:
+def _wants_log(values: np.ndarray) -> bool:
+    """Whether values, of which some may be zero or not finite, are better seen on a log axis."""
     finite = values[np.isfinite(values)]
-    if len(finite) and finite.min() > 0 and finite.max() > 5 * finite.min():
-        axes.set_yscale("log")
+    positive = finite[finite > 0]
+    return len(positive) > 0 and finite.min() >= 0 and positive.max() > 5 * positive.min()
 
 
 def _curves(axes: Any, comparison: Comparison) -> None:
@@ -85,8 +86,8 @@ def _curves(axes: Any, comparison: Comparison) -> None:
         steps = np.arange(1, values.shape[1] + 1) * runs[0].steps
         _band(axes, steps, values, _style(comparison, name))
         shown.append(values.ravel())
-    if comparison.mode == "min":
-        _log_if_positive(axes, np.concatenate(shown))
+    if comparison.mode == "min" and _wants_log(np.concatenate(shown)):
+        axes.set_yscale("log")
     axes.axhline(comparison.goal, color="0.6", linewidth=1)
     axes.set(xlabel="step", ylabel=comparison.metric, title="Learning curves, and the target")
 
@@ -121,11 +122,10 @@ def _profile(axes: Any, comparison: Comparison) -> None:
     for name, losses in results.items():
         share = statistics.share_within(losses, levels)
         axes.step(sign * levels, share, where="post", linewidth=2, **_style(comparison, name))
-    if comparison.mode == "min":
-        if len(levels) and levels.min() > 0:
-            axes.set_xscale("log")
-    else:
+    if comparison.mode == "max":
         axes.invert_xaxis()
+    elif _wants_log(levels):
+        axes.set_xscale("log")
     rates = len(comparison.multiples) or 1
     axes.set(
         xlabel=f"final {comparison.metric}",
@@ -144,8 +144,8 @@ def _rates(axes: Any, comparison: Comparison) -> None:
         _band(axes, rates, values, _style(comparison, name))
         shown.append(values.ravel())
     axes.set_xscale("log")
-    if comparison.mode == "min":
-        _log_if_positive(axes, np.concatenate(shown))
+    if comparison.mode == "min" and _wants_log(np.concatenate(shown)):
+        axes.set_yscale("log")
     axes.set(
         xlabel="initial learning rate",
         ylabel=f"final {comparison.metric}",
@@ -161,7 +161,8 @@ def draw_range_test(test: RangeTest, path: Path) -> None:
         axes.plot(test.rates, test.smoothed, color=COLORS[0], linewidth=2, label="smoothed")
         axes.axvline(test.suggestion, color=COLORS[1], label=f"suggestion, {test.suggestion:.2g}")
         axes.set_xscale("log")
-        _log_if_positive(axes, test.losses)
+        if _wants_log(test.losses):
+            axes.set_yscale("log")
         axes.set(xlabel="learning rate", ylabel="loss", title="Range test")
 
     save(picture, path)
