@@ -102,11 +102,11 @@ def test_data_of_a_function_is_the_same_in_each_process():
     np.testing.assert_array_equal(fit_arguments(data, 10)["x"], first["x"])
 
 
-@pytest.mark.parametrize("other", ["optimizer", "model"])
+@pytest.mark.parametrize("other", ["optimizer_config", "model"])
 def test_a_folder_of_another_model_is_refused(tmp_path, other):
     def changed():
         model = small()
-        if other == "optimizer":
+        if other == "optimizer_config":
             model.compile(keras.optimizers.SGD(0.05, momentum=0.5), loss="mse", run_eagerly=True)
             return model
         model.layers[0].activation = keras.activations.relu

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_greedylr.callbacks.schedule import single_optimizers
 from keras_greedylr.compare.contestants import check_model
 
 OURS = {"epochs", "callbacks", "verbose", "validation_freq"}  # arguments that `compare` gives
@@ -101,7 +102,8 @@ def describe_problem(
     loss = model.loss
     return {
         "rate": rate,
-        "optimizer": _anonymous(keras.saving.serialize_keras_object(model.optimizer)),
+        "optimizer": type(single_optimizers(model)[0]).__name__,
+        "optimizer_config": _anonymous(keras.saving.serialize_keras_object(model.optimizer)),
         "model": _checksum(model),
         "loss": str(getattr(loss, "name", getattr(loss, "__name__", loss))),
         "weights": [list(weight.shape) for weight in model.weights],
