@@ -13,7 +13,7 @@ pytest.importorskip("scipy")
 pytest.importorskip("rich")
 from keras_greedylr import GreedyLR
 from keras_greedylr.cli import main
-from keras_greedylr.compare import CONTESTANTS, compare, rich_table, runner, write_report
+from keras_greedylr.compare import CONTESTANTS, compare, heading, rich_table, runner, write_report
 from keras_greedylr.compare.data import fit_arguments, steps_per_epoch
 from keras_greedylr.compare.problems import PROBLEMS
 from keras_greedylr.compare.store import Task
@@ -123,6 +123,7 @@ def test_runs_that_end_early_are_shown_and_reported(tmp_path):
     early = [keras.callbacks.EarlyStopping("loss", patience=0, min_delta=1e9)]
     schedules = {"constant": None, "early": lambda setting: early}
     comparison = compare(small, DATA[:2], schedules, seeds=2, epochs=3, batch_size=20, verbose=0)
+    assert "Initial rate 0.05 (SGD) times the number after x" in heading(comparison)
     lengths = {len(run.history["loss"]) for run in comparison.runs}
     assert lengths == {2, 3}
     for _ in range(2):  # a second report takes the place of the first

@@ -149,7 +149,9 @@ class LearnedLR(Schedule):
         self._interval = self.decide_every or self._total / self._policy.decisions
         self._batch_loss = BatchLoss(self._model, steps)
         self._history = observation.init(
-            np, _array(learning_rate), *(b if b is None else _array(b) for b in self._bounds())
+            np,
+            _array(learning_rate),
+            *(b if b is None else _array(b) for b in (self.min_lr, self.max_lr)),
         )
         self._sample: WeightSample | None = None
         self._weights = self._movement = np.zeros(0, np.float32)
@@ -160,9 +162,6 @@ class LearnedLR(Schedule):
         self._fast = self._slow = 0.0
         self._reports = 0
         self._begin_interval()
-
-    def _bounds(self) -> tuple[float | None, float | None]:
-        return self.min_lr, self.max_lr
 
     def _begin_interval(self) -> None:
         self._losses = 0  # reports in this interval
