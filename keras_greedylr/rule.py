@@ -204,8 +204,10 @@ class GreedyRule:
         metric = float(metric)
         if not math.isfinite(metric):
             return state._replace(event="skipped")
-        rate, initial, _, best, window, good, bad, cooling, warming = state[:9]
-        floor_cuts, seen, ceiling, _ = state[9:]
+        (
+            rate, initial, _, best, window, good, bad, cooling, warming,
+            floor_cuts, seen, ceiling, _,
+        ) = state  # fmt: skip
         seen += self.horizon is not None
         window = (*window, metric)[-self.window :]
         smooth = _mean(window)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from keras_greedylr.callbacks.batch_groups import BatchGroups
-from keras_greedylr.callbacks.late_logs import MOST, LateLogs
+from keras_greedylr.callbacks.late_logs import MOST, LateLogs, Report
 from keras_greedylr.callbacks.metric_direction import metric_direction
 from keras_greedylr.callbacks.schedule import Schedule
 from keras_greedylr.rule import GreedyRule, GreedyState
@@ -116,12 +117,6 @@ class GreedyLR(Schedule):
                     f"`{monitor}` is known at validation only, not after every {update_every} "
                     "batches. Pass update_every='validation', or monitor a training metric."
                 )
-            # Only now: on JAX and PyTorch this hook makes each batch wait for its logs.
-            self.on_train_batch_end = self._on_batch_of_group
-            if state_path is None and keras.backend.backend() == "jax":
-                # And not even then where the rate cannot move yet.
-                self.on_train_batch_begin = self._before_batch_of_group
-                self.async_safe = True
         self.monitor = monitor
         self.mode = mode
         self.update_every: Any = update_every
@@ -147,13 +142,21 @@ class GreedyLR(Schedule):
         self._horizon = 1
         self._make_rule(1.0, "min")  # so that bad arguments raise here and not in `fit`
         self._validated = update_every == "validation" or monitor.startswith("val_")
-        if state_path is not None and isinstance(update_every, str):
+        self._hook_batches()
+
+    def _hook_batches(self) -> None:
+        """Listens to batches only if it must: on JAX and PyTorch each then waits for its logs."""
+        if not isinstance(self.update_every, str):
+            self.on_train_batch_end = self._on_batch_of_group
+            if self.state_path is None and keras.backend.backend() == "jax":
+                # And not even then where the rate cannot move yet.
+                self.on_train_batch_begin = self._before_batch_of_group
+                self.async_safe = True
+        elif self.state_path is not None and not self.monitor.startswith("val_"):
             # What the epoch decides is on disk before any other callback's `on_epoch_end`.
-            if not self._validated:
-                self.on_train_batch_end = self._on_batch_of_epoch
-                self.async_safe = True  # the hook touches no model: it may run in a thread
-            elif not monitor.startswith("val_"):
-                self.on_train_batch_end = self._on_batch_before_validation
+            self.on_train_batch_end = self._on_batch_of_epoch
+            # It touches no model, so it may run in a thread; a validation needs the logs by then.
+            self.async_safe = not self._validated
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -249,35 +252,36 @@ class GreedyLR(Schedule):
 
     def _before_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if batch >= self._needed_at:
-            for earlier, their_logs in self._late.take():
-                self._take(earlier, their_logs)
+            self._take(self._late.take())
             undecided = self._groups.until(self.rule.idle(self.state) + 1)
             self._needed_at = batch + min(undecided, MOST)
         self._late.outstanding += 1
 
     def _on_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._late.outstanding and self._steps is not None and batch + 1 >= self._steps:
+        if self._late.outstanding and self._is_last(batch):
             self._groups.losses.hold_count()  # another callback may evaluate before `on_epoch_end`
-        if self._late.arrive(batch, logs or {}):
-            self._take(batch, logs or {})
-
-    def _take(self, batch: int, logs: dict[str, Any]) -> None:
-        """One report of batches."""
-        if self.monitor not in logs:
-            raise self._absent(logs)
-        value = self._groups.add(batch, logs)
-        if value is not None:
-            self._look(value)
-            self._apply("batch", batch, self.state.learning_rate, self._reason)
-        if self._groups.losses.is_last():
-            self._save((self._epoch or 0) + 1)
+        self._take(self._late.arrive(batch, logs or {}))
 
     def _on_batch_of_epoch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._steps is not None and batch + 1 >= self._steps:
-            self._settle(logs or {})
-
-    def _on_batch_before_validation(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._training_logs = logs or {}
+        if not self._validated and self._is_last(batch):
+            self._settle(self._training_logs)
+
+    def _is_last(self, batch: int) -> bool:
+        """Whether the epoch ends with this batch; false where nobody can know."""
+        return self._steps is not None and batch + 1 >= self._steps
+
+    def _take(self, reports: Iterable[Report]) -> None:
+        """Reports of batches, in order."""
+        for batch, logs in reports:
+            if self.monitor not in logs:
+                raise self._absent(logs)
+            value = self._groups.add(batch, logs)
+            if value is not None:
+                self._look(value)
+                self._apply("batch", batch, self.state.learning_rate, self._reason)
+            if self._groups.losses.is_last():
+                self._save((self._epoch or 0) + 1)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Keeps what batches reported late are to be reckoned with."""
@@ -293,8 +297,7 @@ class GreedyLR(Schedule):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the epoch's metric and moves the rate."""
         logs = {} if logs is None else logs
-        for batch, late in self._late.take_arrived():
-            self._take(batch, late)
+        self._take(self._late.take_arrived())
         self._log_rate(logs)
         if isinstance(self.update_every, str):
             self._settle(logs)

@@ -30,13 +30,13 @@ class LateLogs:
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self.outstanding = 0  # reports of batches begun that were not taken yet
 
-    def arrive(self, batch: int, logs: dict[str, Any]) -> bool:
-        """Keeps a report, or returns true where it comes in the thread of `fit`: use it at once."""
+    def arrive(self, batch: int, logs: dict[str, Any]) -> list[Report]:
+        """Keeps a report, or returns it where it comes in the thread of `fit`: use it at once."""
         if threading.get_ident() == self._thread:
             self.outstanding = max(self.outstanding - 1, 0)
-            return True
+            return [(batch, logs)]
         self._reports.put((batch, logs))
-        return False
+        return []
 
     def take(self) -> list[Report]:
         """Returns the outstanding reports in order; waits for them."""
