@@ -271,7 +271,11 @@ def _module(place: str) -> Any:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        message = f"expected numbers such as 0.1,1,10, got {text!r}"
+        raise argparse.ArgumentTypeError(message) from error
 
 
 def _help(parser: argparse.ArgumentParser) -> int:

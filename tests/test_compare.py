@@ -283,6 +283,12 @@ def test_the_command_says_what_was_wrong(case, capsys):
     assert reason in capsys.readouterr().err
 
 
+def test_the_command_says_what_numbers_it_wants(capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", "--problem", "wine", "--rates", "0.1;1"])
+    assert "--rates: expected numbers such as 0.1,1,10, got '0.1;1'" in capsys.readouterr().err
+
+
 def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     def stop(*_, **__):
         raise KeyboardInterrupt

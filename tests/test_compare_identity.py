@@ -102,6 +102,7 @@ def tensorflow_dataset(scale, **shuffle):
     return (data.shuffle(40) if shuffle else data).batch(20)
 
 
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
 @pytest.mark.parametrize("make", [Batches, tensorflow_dataset], ids=["keras", "tensorflow"])
 def test_a_folder_of_other_batches_is_refused(make, tmp_path):
     bare(["constant"], data={"x": make(1.0)}, seeds=1, out=tmp_path)
@@ -110,6 +111,7 @@ def test_a_folder_of_other_batches_is_refused(make, tmp_path):
         bare(["constant"], data={"x": make(2.0)}, seeds=1, out=tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
 @pytest.mark.parametrize(
     "make",
     [lambda: Batches(noise=1.0), lambda: tensorflow_dataset(1.0, shuffle=True)],
