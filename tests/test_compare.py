@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("scipy")
 pytest.importorskip("rich")
 from comparing import DATA, X, Y, bare, quick, small
+from rich.console import Console
 
 from keras_greedylr import GreedyLR
 from keras_greedylr.cli import main
@@ -87,9 +88,13 @@ def test_data_of_a_function_is_the_same_in_each_process():
 def test_runs_that_end_early_are_shown_and_reported(tmp_path):
     pytest.importorskip("matplotlib")
     early = [keras.callbacks.EarlyStopping("loss", patience=0, min_delta=1e9)]
-    schedules = {"constant": None, "early": lambda setting: early}
+    schedules = {"constant": None, "some/where/my_model.py:early": lambda setting: early}
     comparison = compare(small, DATA[:2], schedules, seeds=2, epochs=3, batch_size=20, verbose=0)
     assert "Initial rate 0.05 (SGD) times the number after x" in heading(comparison)
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(rich_table(comparison))
+    assert "some" in shown.get() and "…" not in shown.get()  # no name is cut off
     lengths = {len(run.history["loss"]) for run in comparison.runs}
     assert lengths == {2, 3}
     for _ in range(2):  # a second report takes the place of the first

@@ -122,7 +122,10 @@ def rich_table(comparison: Comparison) -> Table:
     for head in HEADS:
         # On two lines, that eighty characters do.
         stacked = head.replace(" ", "\n", 1) if len(head) > 8 else head
-        table.add_column(stacked, justify="left" if head == "schedule" else "right")
+        # A name goes on in the next line; cut off it could be another's.
+        table.add_column(
+            stacked, justify="left" if head == "schedule" else "right", overflow="fold"
+        )
     medians = {n: float(statistics.median(comparison.losses(n))) for n in comparison.own_rates}
     for row in comparison.rows:
         best = medians[row["contestant"]] == min(medians.values())
