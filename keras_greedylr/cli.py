@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         wrong = f"{error}: pip install 'keras-greedylr[compare]'"
     except (ValueError, OSError) as error:
         wrong = str(error)
+    except KeyboardInterrupt:
+        return 130
     print(f"{parser.prog}: {wrong}", file=sys.stderr)
     return 2
 
@@ -225,12 +227,19 @@ class FromSpec:
         self.spec = spec
         self._function()
 
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """The function itself, for those who ask for its source."""
+        return self._function()
+
     def __call__(self, *arguments: Any) -> Any:
         """Calls it."""
         return self._function()(*arguments)
 
     def _function(self) -> Callable[..., Any]:
         place, _, name = self.spec.rpartition(":")
+        if not place or not name:
+            raise ValueError(f"Expected FILE.py:FUNCTION or MODULE:FUNCTION, got {self.spec!r}.")
         try:
             module = _module(place)
         except (ImportError, OSError) as error:
@@ -262,7 +271,11 @@ def _module(place: str) -> Any:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        message = f"expected numbers such as 0.1,1,10, got {text!r}"
+        raise argparse.ArgumentTypeError(message) from error
 
 
 def _help(parser: argparse.ArgumentParser) -> int:

@@ -18,7 +18,7 @@ MARGIN = 10.0  # the suggestion is so many times below the rate of the lowest av
 
 
 class RangeTest(NamedTuple):
-    """What a range test showed."""
+    """What a range test showed. Example: see `find_lr`."""
 
     rates: np.ndarray  # [n] float64, of the batches, or groups of them, in order
     losses: np.ndarray  # [n], of those batches alone
@@ -79,7 +79,7 @@ def find_lr(
             f"A range test has no epochs, no validation and no output. Received: {sorted(wrong)}"
         )
     ramp = _Ramp(min_lr, max_lr, steps)
-    callbacks = [*(fit_arguments.pop("callbacks", None) or []), ramp]
+    callbacks = [*keras.tree.flatten(fit_arguments.pop("callbacks", None) or []), ramp]
     _build(model, x)
     try:
         # As many epochs as it takes: the ramp stops training.

@@ -46,3 +46,11 @@ def float64():
     keras.config.set_floatx("float32")
     if jax:
         jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture
+def dtype_policy():
+    """Sets the global dtype policy, until the test ends."""
+    before = keras.config.dtype_policy().name
+    yield keras.config.set_dtype_policy
+    keras.config.set_dtype_policy(before)

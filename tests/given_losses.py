@@ -2,12 +2,15 @@
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 from keras_greedylr import GreedyRule
+from keras_greedylr.optimizers import GreedyOptimizer
 
 BATCH = 2
 START = 0.01
+TOLERANCE = 1e-5  # relative, of rates in single precision
 
 # Every part of the rule at work: both stages, a window, resets and the end of a horizon.
 RULE = GreedyRule(
@@ -32,11 +35,19 @@ def wander(count, seed=0):
     return np.round(losses * 1024).astype("float32") / 1024
 
 
+LOSSES = wander(66)
+
+
 @keras.saving.register_keras_serializable(package="tests")
 def given(y_true, y_pred):
     """The target, whatever the prediction; its derivative by the prediction is one."""
     y_pred = ops.cast(y_pred, y_true.dtype)
     return ops.squeeze(y_true + (y_pred - ops.stop_gradient(y_pred)), axis=-1)
+
+
+def greedy(rule=RULE, inner=keras.optimizers.SGD, **arguments):
+    """The rule on the device, around an optimizer with these arguments."""
+    return GreedyOptimizer(inner(START, **arguments), rule)
 
 
 def make_model(optimizer, make=keras.Model, **compiled):
@@ -74,3 +85,11 @@ def follow(rule, losses, rate=START):
 def rates(states):
     """Their rates, as an array."""
     return np.array([state.learning_rate for state in states])
+
+
+def assert_same_state(ours, theirs):
+    """Equal counters; values to single precision."""
+    ours, theirs = ours._replace(event="none")._asdict(), theirs._replace(event="none")._asdict()
+    for name, mine in ours.items():
+        exact = mine is None or isinstance(mine, int | str)
+        assert mine == (theirs[name] if exact else pytest.approx(theirs[name], rel=TOLERANCE)), name

@@ -11,26 +11,18 @@ import pytest
 
 pytest.importorskip("scipy")
 pytest.importorskip("rich")
+from comparing import DATA, X, Y, bare, quick, small
+from rich.console import Console
+
 from keras_greedylr import GreedyLR
 from keras_greedylr.cli import main
 from keras_greedylr.compare import CONTESTANTS, compare, heading, rich_table, runner, write_report
 from keras_greedylr.compare.data import fit_arguments, steps_per_epoch
 from keras_greedylr.compare.problems import PROBLEMS
 from keras_greedylr.compare.store import Task
+from keras_greedylr.optimizers import HypergradientDescent
 
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(60, 3)).astype("float32")
-Y = (X.sum(axis=1, keepdims=True) + 0.1 * RNG.normal(size=(60, 1))).astype("float32")
-DATA = (X[:40], Y[:40], X[40:], Y[40:])
 RATE = 1e-7  # what is not moved by it must be the same for all
-
-
-def small(rate=0.05, run_eagerly=True):
-    """Order of batches, dropout and weights all show in its losses; eager, for nothing repeats."""
-    layers = [keras.layers.Dense(4), keras.layers.BatchNormalization(), keras.layers.Dropout(0.3)]
-    model = keras.Sequential([keras.Input((3,)), *layers, keras.layers.Dense(1)])
-    model.compile(keras.optimizers.SGD(rate), loss="mse", run_eagerly=run_eagerly)
-    return model
 
 
 def greedy_with_noise(setting):
@@ -38,15 +30,6 @@ def greedy_with_noise(setting):
     np.random.rand(7)  # noqa: NPY002 - the global generator is meant
     keras.random.normal((5,))
     return GreedyLR(), keras.optimizers.Adam(setting.rate)
-
-
-def quick(schedules, model=small, data=DATA, **arguments):
-    return compare(model, data, schedules, epochs=1, batch_size=10, verbose=0, **arguments)
-
-
-def bare(schedules, model=small, data=DATA[:2], **arguments):
-    """Without validation: on TensorFlow most of so short a fit is the making of datasets."""
-    return quick(schedules, model, data, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -102,28 +85,16 @@ def test_data_of_a_function_is_the_same_in_each_process():
     np.testing.assert_array_equal(fit_arguments(data, 10)["x"], first["x"])
 
 
-@pytest.mark.parametrize("other", ["optimizer_config", "model"])
-def test_a_folder_of_another_model_is_refused(tmp_path, other):
-    def changed():
-        model = small()
-        if other == "optimizer_config":
-            model.compile(keras.optimizers.SGD(0.05, momentum=0.5), loss="mse", run_eagerly=True)
-            return model
-        model.layers[0].activation = keras.activations.relu
-        return model
-
-    bare(["constant"], seeds=1, out=tmp_path)
-    bare(["constant"], seeds=1, out=tmp_path)  # built anew, with other names
-    with pytest.raises(ValueError, match=rf"comparison of other settings: .*{other} was"):
-        bare(["constant"], changed, seeds=1, out=tmp_path)
-
-
 def test_runs_that_end_early_are_shown_and_reported(tmp_path):
     pytest.importorskip("matplotlib")
     early = [keras.callbacks.EarlyStopping("loss", patience=0, min_delta=1e9)]
-    schedules = {"constant": None, "early": lambda setting: early}
+    schedules = {"constant": None, "some/where/my_model.py:early": lambda setting: early}
     comparison = compare(small, DATA[:2], schedules, seeds=2, epochs=3, batch_size=20, verbose=0)
     assert "Initial rate 0.05 (SGD) times the number after x" in heading(comparison)
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(rich_table(comparison))
+    assert "some" in shown.get() and "…" not in shown.get()  # no name is cut off
     lengths = {len(run.history["loss"]) for run in comparison.runs}
     assert lengths == {2, 3}
     for _ in range(2):  # a second report takes the place of the first
@@ -133,12 +104,21 @@ def test_runs_that_end_early_are_shown_and_reported(tmp_path):
     assert len(events) == len(comparison.runs)
 
 
+def test_a_reference_that_diverged_is_reported(tmp_path):
+    pytest.importorskip("matplotlib")
+    comparison = bare(["constant", "line-search"], lambda: small(1e30), seeds=2)
+    assert comparison.rows[0]["diverged"] == 2 and comparison.rows[0]["reached"] == 0
+    assert all(path.exists() for path in write_report(comparison, tmp_path))
+    told = json.loads((tmp_path / "comparison.json").read_text())
+    assert told["target"] is None and told["rows"][0]["median"] is None
+
+
 def test_goes_on_where_it_stopped_and_gives_the_same_table(tmp_path):
     calls = []
 
     def interrupted(setting):
         calls.append(setting)
-        if len(calls) == 2:
+        if len(calls) == 3:
             raise KeyboardInterrupt
         return keras.optimizers.schedules.CosineDecay(setting.rate, setting.steps)
 
@@ -149,7 +129,7 @@ def test_goes_on_where_it_stopped_and_gives_the_same_table(tmp_path):
     assert len(runs.read_text().splitlines()) == 3
     runs.write_text(runs.read_text()[:-20])  # the last line cut short
     comparison = bare(schedules, seeds=2, out=tmp_path)
-    assert len(calls) == 2 + 2  # two of three were kept
+    assert len(calls) == 3 + 1 + 2  # looked at, and two of three runs were kept
     assert bare(schedules, seeds=2, out=tmp_path).rows == comparison.rows  # from the disk
     whole = bare(schedules, seeds=2)
     for mine, theirs in zip(comparison.rows, whole.rows, strict=True):
@@ -208,6 +188,12 @@ def test_higher_is_better_where_it_is():
     assert comparison.goal == row["median"] == pytest.approx(np.median(last))
 
 
+def hypergradient():
+    model = small()
+    model.compile(HypergradientDescent(keras.optimizers.SGD(0.1)), loss="mse")
+    return model
+
+
 WRONG = {
     "unknown schedule": ({"schedules": ["warp"]}, "Schedules must be among"),
     "no warmup of that": ({"schedules": ["greedy+warmup"]}, "Schedules must be among"),
@@ -222,7 +208,9 @@ WRONG = {
     "direction": ({"metric": "val_beauty"}, "compare cannot tell whether"),
     "not compiled": ({"model": keras.Sequential}, "must return a compiled keras.Model"),
     "no data": ({"data": X}, "`data` must be"),
+    "sets its rate": ({"model": hypergradient}, "but HypergradientDescent sets it as well"),
     "a generator": ({"data": {"x": (batch for batch in [DATA])}}, "gone through anew"),
+    "an iterator": ({"data": {"x": iter([DATA])}}, "Received: a list_iterator"),
     "keys": ({"data": {"x": X, "epochs": 3}}, "of which wrong or missing are"),
     "not to be pickled": ({"jobs": 2, "model": lambda: small()}, "go to other processes"),
 }
@@ -278,10 +266,16 @@ def test_readme_shows_how_to_compare_on_a_model_of_your_own(tmp_path, monkeypatc
     assert "epochs was 1 and is 2" in capfd.readouterr().err
 
 
+def test_readme_names_all_there_is():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert not [name for name in (*CONTESTANTS, *PROBLEMS) if f"`{name}`" not in readme]
+
+
 BAD_COMMANDS = {
     "no such problem": (["--problem", "chess"], "Problems are"),
     "no data": (["--model", "a.py:b"], "--model needs --data"),
     "data of a problem": (["--problem", "wine", "--data", "a:b"], "a problem has its own"),
+    "no function": (["--model", "model.py", "--data", "a:b"], "Expected FILE.py:FUNCTION"),
     "no such file": (["--model", "none.py:b", "--data", "a:b"], "cannot be loaded"),
     "no such function": (["--model", "json:nothing", "--data", "a:b"], "There is no function"),
 }
@@ -292,6 +286,12 @@ def test_the_command_says_what_was_wrong(case, capsys):
     options, reason = BAD_COMMANDS[case]
     assert main(["compare", *options]) == 2
     assert reason in capsys.readouterr().err
+
+
+def test_the_command_says_what_numbers_it_wants(capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", "--problem", "wine", "--rates", "0.1;1"])
+    assert "--rates: expected numbers such as 0.1,1,10, got '0.1;1'" in capsys.readouterr().err
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):

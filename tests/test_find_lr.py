@@ -40,7 +40,7 @@ class Spoil(keras.callbacks.Callback):
             raise RuntimeError("spoilt")
 
 
-@pytest.mark.parametrize("callbacks", [[], [Spoil()]], ids=["through", "exception"])
+@pytest.mark.parametrize("callbacks", [[], Spoil()], ids=["through", "exception"])
 def test_leaves_the_model_as_it_was(callbacks):
     model = build()
     model.fit(X, Y, verbose=0)  # momentum and statistics are there

@@ -5,7 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from given_losses import BATCH, RULE, START, fit, follow, make_model, rates, wander
+from given_losses import BATCH, LOSSES, RULE, START, fit, follow, make_model, rates
 from helpers import Probe
 
 from keras_greedylr.optimizers import GreedyOptimizer
@@ -13,7 +13,6 @@ from keras_greedylr.optimizers import GreedyOptimizer
 pytestmark = pytest.mark.gpu
 
 BACKEND = keras.backend.backend()
-LOSSES = wander(66)
 INNER = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}
 
 

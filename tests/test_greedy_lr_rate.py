@@ -48,16 +48,10 @@ def test_a_loss_scaling_optimizer(inner):
 
 
 @pytest.mark.parametrize("update_every", ["epoch", 1])
-def test_mixed_float16(update_every):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        model = linear()
-        spy = Spy(update_every=update_every, **EAGER)
-        probe = Probe()
-        history = fit(model, [spy, probe], epochs=3)
-    finally:
-        keras.config.set_dtype_policy(before)
+def test_mixed_float16(update_every, dtype_policy):
+    dtype_policy("mixed_float16")
+    model, spy, probe = linear(), Spy(update_every=update_every, **EAGER), Probe()
+    history = fit(model, [spy, probe], epochs=3)
     assert hasattr(model.optimizer, "inner_optimizer")
     rule = GreedyRule(min_lr=1e-4, max_lr=1.0, **EAGER)
     rates = rates_of_rule(rule, 0.01, spy.looked)

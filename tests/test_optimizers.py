@@ -10,6 +10,7 @@ import pytest
 from helpers import descend, rate_in
 from keras import ops
 
+from keras_greedylr import GreedyLR, GreedyRule
 from keras_greedylr.optimizers import (
     ArmijoLineSearch,
     GreedyOptimizer,
@@ -110,6 +111,32 @@ def test_weights_set_after_the_first_build_are_the_start(float64):
             optimizer.apply([ops.copy(variable)], [variable])
             value = ops.convert_to_numpy(variable.value)
             np.testing.assert_allclose(value, fresh[step], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [HypergradientDescent, lambda inner: GreedyOptimizer(inner, GreedyRule())],
+    ids=["hypergradient", "greedy"],
+)
+def test_what_is_left_out_of_the_decay_is_left_out_inside(wrap):
+    optimizer = wrap(keras.optimizers.SGD(0.1, weight_decay=0.5))
+    decays, keeps = keras.Variable([1.0]), keras.Variable([1.0])
+    optimizer.exclude_from_weight_decay(var_list=[keeps])
+    if isinstance(optimizer, GreedyOptimizer):
+        optimizer.scale_loss(ops.convert_to_tensor(1.0))
+    optimizer.apply([ops.zeros(1), ops.zeros(1)], [decays, keeps])
+    values = [ops.convert_to_numpy(v.value).item() for v in (decays, keeps)]
+    assert values == [pytest.approx(0.95), 1.0]
+
+
+@pytest.mark.parametrize("optimizer", [ArmijoLineSearch, HypergradientDescent])
+def test_callbacks_that_set_the_rate_are_refused_beside(optimizer):
+    model = LineSearchModel(keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]))
+    model.compile(
+        optimizer() if optimizer is ArmijoLineSearch else optimizer(keras.optimizers.SGD()), "mse"
+    )
+    with pytest.raises(ValueError, match=f"GreedyLR sets the.*, but {optimizer.__name__}"):
+        model.fit(np.ones((8, 3)), np.ones((8, 1)), verbose=0, callbacks=[GreedyLR()])
 
 
 @pytest.mark.parametrize(

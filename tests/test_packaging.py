@@ -1,6 +1,7 @@
 """What the package brings with it, and which of its modules may know which."""
 
 import ast
+import importlib
 import importlib.util
 import json
 import re
@@ -119,6 +120,20 @@ def test_importing_it_asks_for_nothing_but_keras_and_numpy():
     # Asked for, not loaded: so an import that is tried and given up shows too.
     shown = subprocess.check_output([sys.executable, "-c", WATCHED_IMPORT], text=True)
     assert json.loads(shown.splitlines()[-1]) == ["keras_greedylr"]
+
+
+PUBLIC = ["", ".callbacks", ".optimizers", ".schedules", ".compare"]
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_class_and_function_has_an_example(module):
+    """One that `make docs-test` runs, in its own docstring or where that one points."""
+    if module == ".compare":
+        pytest.importorskip("scipy")
+        pytest.importorskip("rich")
+    public = importlib.import_module(f"keras_greedylr{module}")
+    for thing in filter(callable, map(public.__dict__.get, public.__all__)):
+        assert re.search(r">>> |Example: see `\w+`", thing.__doc__), thing
 
 
 def test_setup_and_package_agree_on_the_version():

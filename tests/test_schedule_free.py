@@ -6,7 +6,9 @@ import pytest
 from helpers import descend
 from keras import ops
 
+from keras_greedylr import GreedyRule
 from keras_greedylr.optimizers import (
+    GreedyOptimizer,
     ScheduleFreeAdamW,
     ScheduleFreeSGD,
     SwapScheduleFreeWeights,
@@ -38,6 +40,21 @@ def test_schedule_free_goes_on_from_the_average(float64):
         optimizer.finalize_variable_values,
     )
     np.testing.assert_allclose(left, path, rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", [ScheduleFreeSGD, ScheduleFreeAdamW])
+def test_schedule_free_keeps_its_average_to_the_constraint(make):
+    rng = np.random.default_rng(0)
+    bound, free = keras.Variable(np.ones(20)), keras.Variable(np.ones(20))
+    bound.constraint = keras.constraints.NonNeg()  # as a layer sets it
+    optimizer, lowest = make(0.3), []
+    for _ in range(40):
+        gradient = ops.convert_to_tensor(rng.normal(size=20) + 0.3, "float32")
+        optimizer.apply([gradient, gradient], [bound, free])
+        for move in (optimizer.finalize_variable_values, optimizer.resume_variable_values):
+            move([bound, free])
+            lowest.append([ops.convert_to_numpy(v.value).min() for v in (bound, free)])
+    assert np.min(lowest, axis=0)[0] >= 0 > np.min(lowest, axis=0)[1]
 
 
 def test_schedule_free_validates_and_ends_at_the_average(make_model, regression):
@@ -73,6 +90,16 @@ def test_schedule_free_validates_and_ends_at_the_average(make_model, regression)
     for last, final in zip(seen[-1][3], model.get_weights(), strict=True):
         np.testing.assert_allclose(last, final, rtol=1e-6, atol=1e-7)
     assert model.evaluate(x, y, verbose=0) == pytest.approx(history.history["val_loss"][-1], 1e-5)
+
+
+def test_schedule_free_inside_other_optimizers(make_model, regression, dtype_policy):
+    dtype_policy("mixed_float16")
+    model = make_model()
+    inner = ScheduleFreeSGD(0.05)
+    model.compile(GreedyOptimizer(inner, GreedyRule()), loss="mse")
+    assert type(model.optimizer.inner_optimizer) is keras.optimizers.LossScaleOptimizer
+    model.fit(*regression, verbose=0, callbacks=[SwapScheduleFreeWeights()])
+    assert bool(ops.convert_to_numpy(inner._at_average))
 
 
 def test_schedule_free_in_two_fits_is_as_in_one(make_model, regression):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from keras_greedylr import GreedyLR, LearnedLR, ScheduleLogger
+from keras_greedylr import GreedyLR, GreedyRule, LearnedLR, ScheduleLogger
+from keras_greedylr.optimizers import GreedyOptimizer
 
 EPOCHS = 3
 BATCHES = 13  # 203 samples in batches of 16
@@ -156,6 +157,17 @@ def test_schedules_of_keras(tmp_path, make_model, regression, update_every):
     if update_every == 1:
         np.testing.assert_allclose(list(scalars["batch_learning_rate"].values()), rates, rtol=1e-5)
     assert "CosineDecay" in texts["schedule/configuration"][0]
+
+
+def test_the_card_shows_the_rule_in_the_optimizer(tmp_path, make_model, regression, dtype_policy):
+    dtype_policy("mixed_float16")  # loss scaling stands between
+    model = make_model()
+    inner = keras.optimizers.SGD(0.01, momentum=0.5)
+    model.compile(GreedyOptimizer(inner, GreedyRule(patience=7)), loss="mse")
+    fit(model, regression, [ScheduleLogger(tmp_path, update_every="epoch")])
+    card = read(tmp_path)[1]["schedule/configuration"][0]
+    assert card.startswith("**GreedyOptimizer of LossScaleOptimizer of SGD**")
+    assert "| patience | 7 |" in card and "| SGD.momentum | 0.5 |" in card
 
 
 def test_a_second_fit_goes_on_counting(tmp_path, make_model, regression):

@@ -30,7 +30,7 @@ class ScheduleLogger(keras.callbacks.Callback):
     | `batch_loss` | the same | mean loss of the batches since the last entry |
     | `epoch_learning_rate` | epoch, from 0 | the rate the epoch ended with |
     | `schedule/...` | as the schedule decides, batches or epochs | what it goes by |
-    | `schedule/configuration` | first epoch | text: the schedule's arguments |
+    | `schedule/configuration` | first epoch | text: the schedule's or the optimizer's arguments |
     | `schedule/changes` | that of the last change in it | text: each change and its reason |
 
     `schedule/...` are, for `GreedyLR`, the smoothed `metric`, the `best` one, and
@@ -186,9 +186,26 @@ class ScheduleLogger(keras.callbacks.Callback):
         if self._schedule is not None:
             name, config = type(self._schedule).__name__, self._schedule.get_config()
         else:
-            name, config = type(self._optimizer).__name__, self._optimizer.get_config()
+            name, config = _optimizer_card(self._model.optimizer, self._optimizer)
         rows = [f"| {key} | {value} |" for key, value in config.items()]
         versions = f"Keras {keras.__version__} on {keras.backend.backend()}"
         return "\n".join(
             [f"**{name}**, {versions}", "", "| name | value |", "| --- | --- |", *rows]
         )
+
+
+def _optimizer_card(optimizer: Any, single: Any) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of the optimizer that has the rate, after those of the ones around it."""
+    nested = []
+    while hasattr(optimizer, "inner_optimizer"):
+        nested.append(optimizer)
+        optimizer = optimizer.inner_optimizer
+    nested.append(single)
+    names = [type(part).__name__ for part in nested]
+    rows: dict[str, Any] = {}
+    for part, prefix in zip(nested, ["", *(f"{name}." for name in names[1:])], strict=True):
+        config = part.get_config()
+        config.pop("inner_optimizer", None)
+        config |= config.pop("rule", {})  # GreedyOptimizer's, shown as GreedyLR's arguments are
+        rows |= {prefix + key: value for key, value in config.items()}
+    return " of ".join(names), rows

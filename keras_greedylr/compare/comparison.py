@@ -14,7 +14,7 @@ import numpy as np
 from keras_greedylr.callbacks.metric_direction import metric_direction
 from keras_greedylr.compare import statistics
 from keras_greedylr.compare.contestants import Contestant, resolve
-from keras_greedylr.compare.data import describe_problem
+from keras_greedylr.compare.identity import describe_contestants, describe_problem
 from keras_greedylr.compare.progress import watched
 from keras_greedylr.compare.runner import Plan, run_all
 from keras_greedylr.compare.store import Run, Store, Task
@@ -91,7 +91,10 @@ def compare(
         jobs: Integer >= 1, processes. Above 1 the arguments must be picklable, and a script
             needs its `if __name__ == "__main__":`.
         out: Folder where each finished run is kept, and from where a comparison that was
-            interrupted goes on; None keeps nothing.
+            interrupted goes on; None keeps nothing. Another model, other data or another
+            budget is refused there, and a schedule that was edited is run anew. What cannot
+            be seen: batches after a dataset's first, the content of a dataset that shuffles
+            or augments, and what functions and layers of your own call elsewhere.
         verbose: 0, or 1 for progress on the terminal.
 
     Returns:
@@ -121,6 +124,8 @@ def compare(
     if mode == "auto":
         mode = metric_direction(metric, build_model(), "compare")
     store = None if out is None else Store(out, problem)
+    contestants = {name: own.get(name) or resolve(name) for name in names}
+    made = describe_contestants(build_model, contestants, problem)
     plan = Plan(build_model, data, own, epochs, batch_size, store)
     done = {} if store is None else store.read()
 
@@ -135,14 +140,14 @@ def compare(
     if tune:
         seeds_of_tuning = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + TUNING_SEEDS)
         tasks = [
-            Task(name, multiple, seed, True)
+            Task(name, multiple, seed, True, made[name])
             for name in names
             for multiple in TUNING_GRID
             for seed in seeds_of_tuning
         ]
         own_rates = _best_rates(train(tasks, "tuning"), metric, mode)
     tasks = [
-        Task(name, multiple, seed)
+        Task(name, multiple, seed, made=made[name])
         for name in names
         for multiple in dict.fromkeys((own_rates[name], *map(float, rates)))
         for seed in range(seeds)
@@ -194,6 +199,17 @@ def _best_rates(runs: list[Run], metric: str, mode: str) -> dict[str, float]:
 @dataclass(frozen=True)
 class Comparison:
     """The runs of a comparison, and the figures made of them.
+
+    Example:
+
+    >>> from keras_greedylr.compare import compare
+    >>> from keras_greedylr.compare.problems import get_problem
+    >>> model, data, *_ = get_problem("wine")
+    >>> comparison = compare(model, data, ["constant"], seeds=1, epochs=1, verbose=0)
+    >>> comparison.metric, comparison.mode, len(comparison.at("constant"))
+    ('val_loss', 'min', 1)
+    >>> comparison.rows[0]["median"] == comparison.losses("constant").item() == comparison.goal
+    True
 
     Attributes:
         runs: Every run but those that tuned.

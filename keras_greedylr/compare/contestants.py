@@ -2,7 +2,12 @@
 
 A contestant is a function from a `Setting` to what drives the rate: nothing, a
 `LearningRateSchedule` that takes the place of the model's rate, a callback, an optimizer that
-takes the place of the model's, or a list of these.
+takes the place of the model's, or a list of these. `CONTESTANTS` has those of the package by
+their names.
+
+>>> from keras_greedylr.compare import CONTESTANTS
+>>> sorted(CONTESTANTS)[:5]
+['constant', 'cosine', 'cyclic', 'exponential', 'greedy']
 """
 
 from __future__ import annotations
@@ -33,7 +38,20 @@ WARMUP_SHARE = 20  # one in so many steps
 
 
 class Setting(NamedTuple):
-    """What a contestant has to go by."""
+    """What a contestant has to go by.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_greedylr.compare import Setting
+    >>> def halving(setting):
+    ...     period = setting.steps // 3
+    ...     return keras.optimizers.schedules.ExponentialDecay(setting.rate, period, 0.5)
+    >>> adam = keras.optimizers.Adam(0.8)
+    >>> schedule = halving(Setting(0.8, 1.0, 30, epochs=3, optimizer=adam, validated=True))
+    >>> [round(float(schedule(step)), 3) for step in (0, 10, 30)]
+    [0.8, 0.4, 0.1]
+    """
 
     rate: float  # the initial learning rate
     multiple: float  # how many times the rate the model was compiled with that is
@@ -90,11 +108,19 @@ def _plateau(setting: Setting) -> Part:
     )
 
 
+# What an optimizer in the place of the model's takes over from it.
+KEPT = ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor",
+        "gradient_accumulation_steps")  # fmt: skip
+
+
+def _kept(setting: Setting) -> dict[str, Any]:
+    return {name: getattr(setting.optimizer, name) for name in KEPT}
+
+
 def _schedule_free(setting: Setting) -> Sequence[Part]:
-    rate, decay = setting.rate, setting.optimizer.weight_decay
-    if isinstance(setting.optimizer, keras.optimizers.SGD):
-        return [ScheduleFreeSGD(rate, weight_decay=decay), SwapScheduleFreeWeights()]
-    return [ScheduleFreeAdamW(rate, weight_decay=decay), SwapScheduleFreeWeights()]
+    is_sgd = isinstance(setting.optimizer, keras.optimizers.SGD)
+    make = ScheduleFreeSGD if is_sgd else ScheduleFreeAdamW
+    return [make(setting.rate, **_kept(setting)), SwapScheduleFreeWeights()]
 
 
 def _line_search(setting: Setting) -> Part:
@@ -117,9 +143,7 @@ CONTESTANTS: dict[str, Contestant] = {
     ),
     "line-search": _line_search,
     "schedule-free": _schedule_free,
-    "prodigy": lambda setting: Prodigy(
-        setting.multiple, weight_decay=setting.optimizer.weight_decay
-    ),
+    "prodigy": lambda setting: Prodigy(setting.multiple, **_kept(setting)),
 }
 
 
@@ -176,6 +200,28 @@ def check_model(model: Any) -> float:
     return read_rate(optimizers[0], "compare")
 
 
+def ask(
+    contestant: Contestant, model: keras.Model, multiple: float, **budget: Any
+) -> Sequence[Part]:
+    """Returns what a contestant makes of a model, which is left as it is; see `equip`.
+
+    Raises:
+        ValueError: if it makes something else than a contestant may.
+    """
+    rate = check_model(model) * multiple
+    copy = _copy(single_optimizers(model)[0], rate)
+    made = contestant(Setting(rate=rate, multiple=multiple, optimizer=copy, **budget))
+    parts = [] if made is None else list(made) if isinstance(made, Sequence) else [made]
+    news = [part for part in parts if not isinstance(part, keras.callbacks.Callback)]
+    kinds = (LearningRateSchedule, keras.optimizers.Optimizer)
+    if len(news) > 1 or not all(isinstance(new, kinds) for new in news):
+        raise ValueError(
+            "A contestant must return None, callbacks, and at most one LearningRateSchedule "
+            f"or optimizer. Received: {made!r}"
+        )
+    return parts
+
+
 def equip(model: keras.Model, contestant: Contestant, multiple: float, **budget: Any) -> Equipped:
     """Gives a model what a contestant makes of it.
 
@@ -185,31 +231,19 @@ def equip(model: keras.Model, contestant: Contestant, multiple: float, **budget:
         multiple: The initial rate, as a multiple of the one the model was compiled with.
         **budget: The other fields of `Setting`.
     """
-    rate = check_model(model) * multiple
+    parts = ask(contestant, model, multiple, **budget)
     optimizer = single_optimizers(model)[0]
-    optimizer.learning_rate = rate
-    copy = _copy(optimizer, rate)
-    made = contestant(Setting(rate=rate, multiple=multiple, optimizer=copy, **budget))
-    parts = [] if made is None else list(made) if isinstance(made, Sequence) else [made]
-    callbacks: list[keras.callbacks.Callback] = []
-    new: Any = None
-    for part in parts:
-        if isinstance(part, keras.callbacks.Callback):
-            callbacks.append(part)
-        elif isinstance(part, LearningRateSchedule) and new is None:
-            new = _copy(optimizer, part)
-        elif isinstance(part, keras.optimizers.Optimizer) and new is None:
-            new = part
-        else:
-            raise ValueError(
-                "A contestant must return None, callbacks, and at most one LearningRateSchedule "
-                f"or optimizer. Received: {made!r}"
-            )
+    optimizer.learning_rate = check_model(model) * multiple
+    callbacks = [part for part in parts if isinstance(part, keras.callbacks.Callback)]
+    new: Any = next((part for part in parts if part not in callbacks), None)
+    if isinstance(new, LearningRateSchedule):
+        new = _copy(optimizer, new)
     if isinstance(new, ArmijoLineSearch):
         compiled = {**model._compile_config.config, "optimizer": new}
         model = LineSearchModel(model)
         model.compile(**compiled)
     elif new is not None:
+        _exclude_alike(new, optimizer)
         # under mixed_float16
         scaled = model.optimizer is not optimizer and not isinstance(new, LossScaleOptimizer)
         model.optimizer = LossScaleOptimizer(new) if scaled else new
@@ -218,4 +252,13 @@ def equip(model: keras.Model, contestant: Contestant, multiple: float, **budget:
 
 def _copy(optimizer: Any, learning_rate: Any) -> Any:
     """The same optimizer, without its state, at another rate."""
-    return type(optimizer).from_config({**optimizer.get_config(), "learning_rate": learning_rate})
+    config = {**optimizer.get_config(), "learning_rate": learning_rate}
+    return _exclude_alike(type(optimizer).from_config(config), optimizer)
+
+
+def _exclude_alike(new: Any, optimizer: Any) -> Any:
+    """Leaves out of weight decay what `optimizer` leaves out, unless `new` was told what to."""
+    for name in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
+        if hasattr(optimizer, name) and not hasattr(new, name):  # in no configuration
+            setattr(new, name, getattr(optimizer, name))
+    return new

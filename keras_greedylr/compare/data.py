@@ -1,20 +1,13 @@
-"""What a comparison is on: the user's data as arguments of `fit`, and what identifies a problem."""
+"""The user's data as arguments of `fit`."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
-import json
 import math
-import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import keras
-import numpy as np
-
-from keras_greedylr.callbacks.schedule import single_optimizers
-from keras_greedylr.compare.contestants import check_model
 
 OURS = {"epochs", "callbacks", "verbose", "validation_freq"}  # arguments that `compare` gives
 
@@ -43,10 +36,10 @@ def fit_arguments(data: Any, batch_size: int) -> dict[str, Any]:
             f"the comparison. Received: keys {sorted(arguments)}, of which wrong or missing are "
             f"{sorted(wrong)}"
         )
-    if inspect.isgenerator(arguments["x"]):
+    if is_gone_through_once(arguments["x"]):
         raise ValueError(
             "`data` must hold what can be gone through anew in each run: arrays, a dataset, a "
-            "PyDataset. Received: a generator"
+            f"PyDataset. Received: a {type(arguments['x']).__name__}"
         )
     if hasattr(_first(arguments["x"]), "shape"):
         arguments.setdefault("batch_size", batch_size)
@@ -77,65 +70,11 @@ def steps_per_epoch(arguments: dict[str, Any]) -> int:
     return int(size)
 
 
+def is_gone_through_once(x: Any) -> bool:
+    """Returns whether `x` is a generator or another iterator."""
+    return isinstance(x, Iterator) and not isinstance(x, keras.utils.PyDataset)
+
+
 def _first(x: Any) -> Any:
     """The first array of what may be several inputs."""
     return next(iter(keras.tree.flatten(x)), None)
-
-
-def describe_problem(
-    build_model: Callable[[], keras.Model], data: Any, epochs: int, batch_size: int
-) -> dict[str, Any]:
-    """Returns what tells one problem from another: its configuration, a checksum of the data.
-
-    What a dataset holds, and what a function in the model does, nobody can tell.
-    """
-    keras.utils.set_random_seed(0)
-    model = build_model()
-    rate = check_model(model)
-    arguments = fit_arguments(data, batch_size)
-    digest = 0
-    for leaf in keras.tree.flatten([arguments[name] for name in sorted(arguments)]):
-        if keras.ops.is_tensor(leaf):
-            leaf = keras.ops.convert_to_numpy(leaf)
-        if isinstance(leaf, np.ndarray):
-            digest = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), digest)
-    loss = model.loss
-    return {
-        "rate": rate,
-        "optimizer": type(single_optimizers(model)[0]).__name__,
-        "optimizer_config": _anonymous(keras.saving.serialize_keras_object(model.optimizer)),
-        "model": _checksum(model),
-        "loss": str(getattr(loss, "name", getattr(loss, "__name__", loss))),
-        "weights": [list(weight.shape) for weight in model.weights],
-        "data": digest,
-        "fit": {n: v for n, v in sorted(arguments.items()) if isinstance(v, int | float | str)},
-        "validated": is_validated(arguments),
-        "steps": steps_per_epoch(arguments),
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "backend": keras.config.backend(),
-    }
-
-
-def _checksum(model: keras.Model) -> int | None:
-    """Of the layers and how they are set, or `None` where a model of the user's does not tell."""
-    try:
-        config = _anonymous(keras.saving.serialize_keras_object(model))
-        return zlib.crc32(json.dumps(config, sort_keys=True, default=str).encode())
-    except (NotImplementedError, TypeError, ValueError):
-        return None
-
-
-def _anonymous(config: Any) -> Any:
-    """A configuration without names: they count the objects of a process."""
-    if isinstance(config, dict):
-        return {k: _anonymous(v) for k, v in config.items() if k not in LEFT_OUT}
-    return [_anonymous(item) for item in config] if isinstance(config, list | tuple) else config
-
-
-# Entries of a configuration that hold names, also those of the layers that feed a layer; and what
-# stands in the settings by itself.
-LEFT_OUT = {"name", "inbound_nodes", "input_layers", "output_layers", "shared_object_id"} | {
-    "compile_config",
-    "learning_rate",
-}

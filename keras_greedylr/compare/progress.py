@@ -35,7 +35,7 @@ def watched(
         # Only those to be done: earlier ones would make the estimate too good.
         bar = progress.add_task(what, total=missing, last="")
         for run in runs:
-            name, multiple, seed, _ = run.task
+            name, multiple, seed = run.task[:3]
             last = f"{name} x{multiple:.3g}, seed {seed}: {run.seconds:.1f} s"
             progress.update(bar, advance=1, last=last)
             yield run

@@ -28,6 +28,17 @@ def write_report(comparison: Comparison, folder: str | os.PathLike) -> list[Path
 
     They are `comparison.md`, `.csv` and `.json`, the pictures, and under `logs/` what
     `tensorboard --logdir` shows, with its HParams.
+
+    Example:
+
+    >>> import tempfile
+    >>> from keras_greedylr.compare import compare, write_report
+    >>> from keras_greedylr.compare.problems import get_problem
+    >>> model, data, *_ = get_problem("wine")
+    >>> comparison = compare(model, data, ["constant"], seeds=1, epochs=1, verbose=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     [path.name for path in write_report(comparison, folder)]  # doctest: +ELLIPSIS
+    ['comparison.md', 'comparison.csv', 'comparison.json', ...]
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +55,17 @@ def write_report(comparison: Comparison, folder: str | os.PathLike) -> list[Path
 
 
 def heading(comparison: Comparison) -> str:
-    """Returns what was compared, on what, and what the table shows, in a sentence or two."""
+    """Returns what was compared, on what, and what the table shows, in a sentence or two.
+
+    Example:
+
+    >>> from keras_greedylr.compare import compare, heading
+    >>> from keras_greedylr.compare.problems import get_problem
+    >>> model, data, *_ = get_problem("wine")
+    >>> comparison = compare(model, data, ["constant"], seeds=1, epochs=1, verbose=0)
+    >>> heading(comparison).split(". ")[0]
+    'val_loss after 1 epochs of 5 steps, lower is better'
+    """
     problem = comparison.problem
     lines = [
         f"{comparison.metric} after {problem['epochs']} epochs of {problem['steps']} steps, "
@@ -85,12 +106,26 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def rich_table(comparison: Comparison) -> Table:
-    """Returns the table for the terminal, the best median in bold."""
+    """Returns the table for the terminal, the best median in bold.
+
+    Example:
+
+    >>> from keras_greedylr.compare import compare, rich_table
+    >>> from keras_greedylr.compare.problems import get_problem
+    >>> model, data, *_ = get_problem("wine")
+    >>> comparison = compare(model, data, ["constant"], seeds=1, epochs=1, verbose=0)
+    >>> table = rich_table(comparison)  # rich.print(table) shows it
+    >>> table.row_count
+    1
+    """
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for head in HEADS:
         # On two lines, that eighty characters do.
         stacked = head.replace(" ", "\n", 1) if len(head) > 8 else head
-        table.add_column(stacked, justify="left" if head == "schedule" else "right")
+        # A name goes on in the next line; cut off it could be another's.
+        table.add_column(
+            stacked, justify="left" if head == "schedule" else "right", overflow="fold"
+        )
     medians = {n: float(statistics.median(comparison.losses(n))) for n in comparison.own_rates}
     for row in comparison.rows:
         best = medians[row["contestant"]] == min(medians.values())
@@ -165,7 +200,7 @@ def _finite(value: Any) -> Any:
 def write_events(comparison: Comparison, folder: Path) -> None:
     """Writes each run as TensorBoard shows one, with its schedule, rate and seed as HParams."""
     for run in comparison.runs:
-        name, multiple, seed, _ = run.task
+        name, multiple, seed = run.task[:3]
         place = folder / name.replace("/", "_") / f"x{multiple!r}" / f"seed-{seed}"
         shutil.rmtree(place, ignore_errors=True)  # of an earlier report, or of half a one
         events = EventFile(place)

@@ -1,7 +1,7 @@
 """The runs of a comparison on disk: each is a line of JSON, written when it is done.
 
 `settings.json` says what was compared; a folder of other settings is refused. Runs may be added
-to a folder: more seeds, rates or schedules.
+to a folder: more seeds, rates or schedules, and those of a schedule that was edited.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class Task(NamedTuple):
     multiple: float  # of the rate the model was compiled with
     seed: int
     tuning: bool = False
+    made: int = 0  # checksum of what the contestant makes: one that was edited is another
 
 
 class Run(NamedTuple):

@@ -147,6 +147,12 @@ class GreedyOptimizer(LossScaleOptimizer):
         self.inner_optimizer.build(variables)
         super(LossScaleOptimizer, self).build(variables)
 
+    def exclude_from_weight_decay(
+        self, var_list: list[keras.Variable] | None = None, var_names: list[str] | None = None
+    ) -> None:
+        """Leaves weights out of the inner optimizer's weight decay."""
+        _single(self.inner_optimizer).exclude_from_weight_decay(var_list, var_names)
+
     def scale_loss(self, loss: Any) -> Any:
         """Keeps the loss for the rule and returns what the inner optimizer makes of it."""
         # On JAX this also takes it out of the differentiation, so that `apply` may use it.

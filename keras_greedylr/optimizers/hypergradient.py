@@ -77,6 +77,8 @@ class HypergradientDescent(TwoPassOptimizer):
         [Baydin et al., 2018](https://arxiv.org/abs/1703.04782).
     """
 
+    sets_learning_rate = True  # for the callbacks, which cannot do it beside
+
     def __init__(
         self,
         inner_optimizer: keras.optimizers.Optimizer,
@@ -159,6 +161,12 @@ class HypergradientDescent(TwoPassOptimizer):
             self._gradient_norm = add_scalar(self, "gradient_norm")  # |g_t|^2
             self._unit_norm = add_scalar(self, "unit_norm")  # |u_{t-1}|^2
             self._scalars = [self._inner_product, self._gradient_norm, self._unit_norm]
+
+    def exclude_from_weight_decay(
+        self, var_list: list[keras.Variable] | None = None, var_names: list[str] | None = None
+    ) -> None:
+        """Leaves weights out of the inner optimizer's weight decay."""
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
 
     def _use_weight_decay(self, variable: Any) -> bool:
         return self.inner_optimizer._use_weight_decay(variable)

@@ -58,7 +58,8 @@ class ArmijoLineSearch(keras.optimizers.Optimizer):
             `max_learning_rate`; `"increase"`, at the last rate times
             `gamma^(1 / steps_per_epoch)`.
         gamma: Float >= 1. How much the rate may rise in an epoch.
-        steps_per_epoch: Integer >= 1, or `None`: as many as `fit` says.
+        steps_per_epoch: Integer >= 1, or `None`: as many as `fit` says, and one where
+            there is no `fit`.
         max_backtracks: Integer >= 1. Cuts after which the batch is passed over.
         name: String. A name for the optimizer.
 
@@ -68,6 +69,8 @@ class ArmijoLineSearch(keras.optimizers.Optimizer):
     Reference:
         [Vaswani et al., 2019](https://arxiv.org/abs/1905.09997).
     """
+
+    sets_learning_rate = True  # for the callbacks, which cannot do it beside
 
     def __init__(
         self,

@@ -104,8 +104,13 @@ class ScheduleFree(keras.optimizers.Optimizer, abc.ABC):
         c = ops.cast(self._weight, variable.dtype)
         # A model that was left at x, with no callback to bring it back, goes to y now.
         back = ops.cast(self._at_average, variable.dtype) * ((1 - beta) / beta)
-        self.assign_add(variable, (back + c) * d - lr * (1 - beta * (1 - c)) * g)
-        self.assign(difference, (1 - c) * (d - lr * beta * g))
+        step = -lr * g
+        if variable.constraint is not None:
+            # Of z, so that its averages keep to it as well where it is convex.
+            z = y + (back + 1) * d
+            step = variable.constraint(z + step) - z
+        self.assign_add(variable, (back + c) * d + (1 - beta * (1 - c)) * step)
+        self.assign(difference, (1 - c) * (d + beta * step))
 
     def finalize_variable_values(self, var_list: list[keras.Variable]) -> None:
         """Moves the model to the averaged point `x`; `fit` does so when it ends."""
@@ -121,7 +126,10 @@ class ScheduleFree(keras.optimizers.Optimizer, abc.ABC):
         step = (1 - self._beta) / self._beta * (-1 if at_average else 1)
         for variable, d in zip(self._trainable_variables, self._differences, strict=True):
             if d is not None:
-                variable.assign_add(step * d)
+                moved = variable + step * d
+                # To the average of points that keep to it: this takes off rounding errors.
+                constrained = at_average and variable.constraint is not None
+                variable.assign(variable.constraint(moved) if constrained else moved)
         self._at_average.assign(float(at_average))
 
     def get_config(self) -> dict[str, Any]:

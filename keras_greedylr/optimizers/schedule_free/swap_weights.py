@@ -44,6 +44,7 @@ class SwapScheduleFreeWeights(keras.callbacks.Callback):
 
     def _optimizers(self) -> list[ScheduleFree]:
         optimizer = self.model.optimizer
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # inside loss scaling
+        while hasattr(optimizer, "inner_optimizer"):  # inside loss scaling or GreedyOptimizer
+            optimizer = optimizer.inner_optimizer
         parts = getattr(optimizer, "optimizers", [optimizer])  # inside MultiOptimizer
         return [part for part in parts if isinstance(part, ScheduleFree)]

@@ -1,0 +1,178 @@
+"""What tells one problem, or one contestant, from another: whether runs may stand in one table.
+
+What a function of the user's does beyond what is looked at here, nobody can tell.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import zlib
+from collections.abc import Callable, Collection
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_greedylr.callbacks import LearnedLR
+from keras_greedylr.callbacks.schedule import single_optimizers
+from keras_greedylr.compare.contestants import Contestant, Part, ask, check_model
+from keras_greedylr.compare.data import (
+    fit_arguments,
+    is_gone_through_once,
+    is_validated,
+    steps_per_epoch,
+)
+
+
+def describe_problem(
+    build_model: Callable[[], keras.Model], data: Any, epochs: int, batch_size: int
+) -> dict[str, Any]:
+    """Returns a problem's configuration, with a checksum of its data."""
+    keras.utils.set_random_seed(0)
+    model = build_model()
+    rate = check_model(model)
+    arguments = fit_arguments(data, batch_size)
+    loss = model.loss
+    return {
+        "rate": rate,
+        "optimizer": type(single_optimizers(model)[0]).__name__,
+        "optimizer_config": _anonymous(keras.saving.serialize_keras_object(model.optimizer)),
+        "model": _describe_model(model),
+        "loss": str(getattr(loss, "name", getattr(loss, "__name__", loss))),
+        "weights": [list(weight.shape) for weight in model.weights],
+        "data": _describe_data(arguments),
+        "fit": {n: v for n, v in sorted(arguments.items()) if isinstance(v, int | float | str)},
+        "validated": is_validated(arguments),
+        "steps": steps_per_epoch(arguments),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "backend": keras.config.backend(),
+    }
+
+
+def describe_contestants(
+    build_model: Callable[[], keras.Model],
+    contestants: dict[str, Contestant],
+    problem: dict[str, Any],
+) -> dict[str, int]:
+    """Returns a checksum of each contestant: of what it makes at the model's rate, and its code.
+
+    Args:
+        build_model: As `compare` takes it.
+        contestants: By their names.
+        problem: What `describe_problem` returned.
+    """
+    model, told = build_model(), {}
+    budget = {
+        "steps": problem["steps"] * problem["epochs"],
+        "epochs": problem["epochs"],
+        "validated": problem["validated"],
+    }
+    for name, contestant in contestants.items():
+        keras.utils.set_random_seed(0)  # should it draw something
+        parts = ask(contestant, model, 1.0, **budget)
+        sources = map(_source, (contestant, *map(type, parts)))
+        told[name] = _checksum([*map(_describe_part, parts), *sources])
+    return told
+
+
+def _describe_part(part: Part) -> list[Any]:
+    if hasattr(part, "get_config"):
+        config = _anonymous(part.get_config(), but=("name",))
+    else:  # Keras' callbacks do not tell their arguments
+        config = {k: v for k, v in vars(part).items() if isinstance(v, str | float | int)}
+    # Another policy may have been written to the same folder.
+    card = part._policy.card if isinstance(part, LearnedLR) else None
+    return [type(part).__name__, config, card]
+
+
+def _source(thing: Any) -> str | None:
+    try:
+        return inspect.getsource(thing)
+    except (OSError, TypeError):  # typed at a prompt, or not a plain function
+        return None
+
+
+def _describe_model(model: keras.Model) -> int | None:
+    """Of the layers and how they are set, or `None` where a model of the user's does not tell."""
+    try:
+        return _checksum(_anonymous(keras.saving.serialize_keras_object(model)))
+    except (NotImplementedError, TypeError, ValueError):
+        return None
+
+
+# Entries of a configuration that hold names, which count the objects of a process, also those of
+# the layers that feed a layer; and what stands in the settings by itself.
+LEFT_OUT = {"name", "inbound_nodes", "input_layers", "output_layers", "shared_object_id"} | {
+    "compile_config",
+    "learning_rate",
+}
+
+
+def _anonymous(config: Any, but: Collection[str] = LEFT_OUT) -> Any:
+    """A configuration without some of its entries."""
+    if isinstance(config, dict):
+        return {k: _anonymous(v, but) for k, v in config.items() if k not in but}
+    return [_anonymous(v, but) for v in config] if isinstance(config, list | tuple) else config
+
+
+def _checksum(config: Any) -> int:
+    def told(value: Any) -> Any:  # no `repr`: it may hold an address
+        return value.tolist() if hasattr(value, "tolist") else type(value).__name__
+
+    return zlib.crc32(json.dumps(config, sort_keys=True, default=told).encode())
+
+
+# Data.
+
+
+def _describe_data(arguments: dict[str, Any]) -> int:
+    """A checksum of arrays, and of the first batch of each dataset."""
+    digest = 0
+    for _, value in sorted(arguments.items()):
+        if not isinstance(value, int | float | str):  # those stand in the settings by themselves
+            for leaf in keras.tree.flatten(value):
+                digest = zlib.crc32(_content(leaf), digest)
+    return digest
+
+
+def _content(leaf: Any) -> bytes:
+    if hasattr(leaf, "shape"):
+        return _array_content(leaf)
+    if leaf is None or isinstance(leaf, str | float | int):
+        return repr(leaf).encode()
+    try:
+        first, again = _first_batch(leaf), _first_batch(leaf)
+    except (TypeError, StopIteration, IndexError):
+        return type(leaf).__name__.encode()
+    # A dataset that shuffles or augments is another each time: then only its form counts.
+    same = list(map(_array_content, first)) == list(map(_array_content, again))
+    told = map(_array_content if same else _form, first)
+    return b"".join(told)
+
+
+def _first_batch(dataset: Any) -> list[Any]:
+    """The arrays of a dataset's first batch."""
+    if is_gone_through_once(dataset):
+        raise TypeError("what is taken from an iterator is lost")
+    indexed = isinstance(dataset, keras.utils.PyDataset)
+    return keras.tree.flatten(dataset[0] if indexed else next(iter(dataset)))
+
+
+def _array_content(array: Any) -> bytes:
+    values = _values(array)
+    content = repr(values.tolist()).encode() if values.dtype == object else values.tobytes()
+    return _form(array) + content
+
+
+def _form(array: Any) -> bytes:
+    values = _values(array)
+    # But not the size of the batch, by which that of a shuffled dataset may vary.
+    return repr((values.dtype.str, values.shape[1:])).encode()
+
+
+def _values(array: Any) -> np.ndarray:
+    if keras.ops.is_tensor(array):
+        array = keras.ops.convert_to_numpy(array)
+    return np.ascontiguousarray(array)

@@ -1,0 +1,151 @@
+"""What may stand in one folder of runs: the same problem, and schedules as they are now."""
+
+import keras
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+pytest.importorskip("rich")
+from comparing import X, Y, bare, quick, small
+
+from keras_greedylr.compare import runner
+from keras_greedylr.compare.contestants import equip, resolve
+
+
+@pytest.mark.parametrize("other", ["optimizer_config", "model"])
+def test_a_folder_of_another_model_is_refused(tmp_path, other):
+    def changed():
+        model = small()
+        if other == "optimizer_config":
+            model.compile(keras.optimizers.SGD(0.05, momentum=0.5), loss="mse", run_eagerly=True)
+            return model
+        model.layers[0].activation = keras.activations.relu
+        return model
+
+    bare(["constant"], seeds=1, out=tmp_path)
+    bare(["constant"], seeds=1, out=tmp_path)  # built anew, with other names
+    with pytest.raises(ValueError, match=rf"comparison of other settings: .*{other} was"):
+        bare(["constant"], changed, seeds=1, out=tmp_path)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The names of those that are trained, as the test goes on."""
+    names, run = [], runner.Trainer.run
+
+    def note(self, task):
+        names.append(task.contestant)
+        return run(self, task)
+
+    monkeypatch.setattr(runner.Trainer, "run", note)
+    return names
+
+
+# What two calls of one of these make has the same text and another configuration.
+
+
+def schedule(steps):
+    return lambda setting: keras.optimizers.schedules.ExponentialDecay(setting.rate, steps, 0.5)
+
+
+def callback(patience):
+    return lambda setting: keras.callbacks.ReduceLROnPlateau("loss", patience=patience)
+
+
+def optimizer(momentum):
+    return lambda setting: keras.optimizers.SGD(setting.rate, momentum)
+
+
+EDITS = {
+    "schedule": (schedule(5), schedule(6)),
+    "callback": (callback(1), callback(2)),
+    "optimizer": (optimizer(0.0), optimizer(0.5)),
+    "text": (
+        lambda setting: keras.callbacks.LearningRateScheduler(lambda epoch: 0.1),
+        lambda setting: keras.callbacks.LearningRateScheduler(lambda epoch: 0.2),
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_schedule_that_was_edited_is_run_anew(edit, tmp_path, trained):
+    before, after = EDITS[edit]
+    first = bare({"constant": None, "mine": before}, seeds=1, out=tmp_path)
+    bare({"constant": None, "mine": before}, seeds=1, out=tmp_path)
+    assert trained == ["constant", "mine"]  # the second time all was there
+    bare({"constant": None, "mine": after}, seeds=1, out=tmp_path)
+    assert trained == ["constant", "mine", "mine"]
+    again = bare({"constant": None, "mine": before}, seeds=1, out=tmp_path)
+    assert trained == ["constant", "mine", "mine"]  # its runs are still there
+    assert again.rows == first.rows
+
+
+class Batches(keras.utils.PyDataset):
+    """A dataset; with noise it is another each time."""
+
+    def __init__(self, scale=1.0, noise=0.0):
+        super().__init__()
+        self.scale, self.noise = scale, noise
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        noise = self.noise * np.random.default_rng().normal(size=(20, 3))
+        rows = slice(20 * index, 20 * index + 20)
+        return self.scale * X[rows] + noise.astype("float32"), Y[rows]
+
+
+def tensorflow_dataset(scale, **shuffle):
+    tf = pytest.importorskip("tensorflow")
+    data = tf.data.Dataset.from_tensor_slices((scale * X[:40], Y[:40]))
+    return (data.shuffle(40) if shuffle else data).batch(20)
+
+
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
+@pytest.mark.parametrize("make", [Batches, tensorflow_dataset], ids=["keras", "tensorflow"])
+def test_a_folder_of_other_batches_is_refused(make, tmp_path):
+    bare(["constant"], data={"x": make(1.0)}, seeds=1, out=tmp_path)
+    bare(["constant"], data={"x": make(1.0)}, seeds=1, out=tmp_path)
+    with pytest.raises(ValueError, match="other settings: data was"):
+        bare(["constant"], data={"x": make(2.0)}, seeds=1, out=tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Batches(noise=1.0), lambda: tensorflow_dataset(1.0, shuffle=True)],
+    ids=["keras", "tensorflow"],
+)
+def test_a_dataset_that_is_another_each_time_may_go_on(make, tmp_path):
+    for _ in range(2):
+        bare(["constant"], data={"x": make()}, seeds=1, out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"class_weight": {0: 1.0}}, {"class_weight": {0: 2.0}}),
+        ({"sample_weight": np.ones(40)}, {"sample_weight": np.arange(40.0)}),
+    ],
+    ids=["class weight", "sample weight"],
+)
+def test_weights_are_part_of_the_data(one, other, tmp_path):
+    arrays = {"x": X[:40], "y": Y[:40]}
+    quick(["constant"], data={**arrays, **one}, seeds=1, out=tmp_path)
+    with pytest.raises(ValueError, match="other settings: data was"):
+        quick(["constant"], data={**arrays, **other}, seeds=1, out=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cosine", "hypergradient", "schedule-free", "prodigy"])
+def test_an_optimizer_in_its_place_clips_and_decays_as_the_models_does(name):
+    model = small()
+    optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.1, clipnorm=0.5)
+    optimizer.exclude_from_weight_decay(var_list=[model.weights[1]], var_names=["gamma"])
+    model.compile(optimizer, loss="mse")
+    made, _, _ = equip(model, resolve(name), 1.0, steps=4, epochs=1, validated=False)
+    new = made.optimizer
+    assert new is not optimizer and (new.weight_decay, new.clipnorm) == (0.1, 0.5)
+    for weight in model.trainable_weights:
+        assert new._use_weight_decay(weight) == optimizer._use_weight_decay(weight)
+    assert not all(map(new._use_weight_decay, model.trainable_weights))

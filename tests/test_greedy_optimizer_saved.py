@@ -1,0 +1,78 @@
+"""GreedyOptimizer saved, restored and made anew: the path of rates goes on."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from given_losses import LOSSES, RULE, START, fit, greedy, make_model
+from helpers import Probe
+from keras import ops
+
+from keras_greedylr import GreedyRule
+
+
+def through_keras_file(model, folder):
+    model.save(folder / "model.keras")
+    return keras.saving.load_model(folder / "model.keras")
+
+
+def through_weights_file(model, folder):
+    model.save_weights(folder / "model.weights.h5")
+    again = make_model(greedy(gradient_accumulation_steps=2))
+    again.optimizer.build(again.trainable_variables)
+    again.load_weights(folder / "model.weights.h5")
+    return again
+
+
+@pytest.mark.parametrize("copied", [through_keras_file, through_weights_file])
+def test_a_loaded_model_goes_on_exactly(copied, tmp_path):
+    model = make_model(greedy(gradient_accumulation_steps=2))
+    fit(model, LOSSES[:31])  # in the middle of an accumulation
+    models = [model, copied(model, tmp_path)]
+    probes = [Probe(), Probe()]
+    for one, probe in zip(models, probes, strict=True):
+        fit(one, LOSSES[31:], [probe])
+    assert probes[0].batches == probes[1].batches
+    assert len(set(probes[0].batches)) > 3
+    assert models[0].optimizer.state == models[1].optimizer.state
+    np.testing.assert_array_equal(models[0].get_weights()[0], models[1].get_weights()[0])
+
+
+def test_backup_and_restore_goes_on_exactly(tmp_path):
+    class Crash(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 4 and self.epoch == 2:
+                raise KeyboardInterrupt
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+    whole, rest = Probe(), Probe()
+    fit(make_model(greedy()), LOSSES[:11], [whole], epochs=4)
+    backup = keras.callbacks.BackupAndRestore(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_model(greedy()), LOSSES[:11], [backup, Crash()], epochs=4)
+    backup = keras.callbacks.BackupAndRestore(tmp_path)
+    fit(make_model(greedy()), LOSSES[:11], [backup, rest], epochs=4)
+    assert rest.batches == whole.batches[22:]
+
+
+def test_the_configuration_makes_the_same_optimizer():
+    optimizer = greedy(dataclasses.replace(RULE, mode="max"), momentum=0.9, use_ema=True)
+    config = json.loads(json.dumps(keras.optimizers.serialize(optimizer), allow_nan=False))
+    again = keras.optimizers.deserialize(config)
+    assert again.rule == optimizer.rule
+    assert again.inner_optimizer.momentum == 0.9
+    assert keras.optimizers.serialize(again) == keras.optimizers.serialize(optimizer)
+
+
+def test_the_rule_goes_on_from_a_rate_that_is_assigned():
+    model = make_model(greedy(GreedyRule(factor=0.5, patience=0)))
+    fit(model, [3.0, 2.0])
+    assert float(ops.convert_to_numpy(model.optimizer.learning_rate)) == pytest.approx(4 * START)
+    model.optimizer.learning_rate = 0.2
+    fit(model, [1.0])
+    assert float(ops.convert_to_numpy(model.optimizer.learning_rate)) == pytest.approx(0.4)
+    assert model.optimizer.state.initial_learning_rate == pytest.approx(START)
