@@ -228,7 +228,7 @@ def check_free(optimizer: Any, asker: str) -> None:
     if getattr(optimizer, "sets_learning_rate", False):
         raise ValueError(
             f"{asker} sets the learning rate, but {type(optimizer).__name__} sets it as well. "
-            "Compile the model with the optimizer inside it."
+            "Leave one of them out."
         )
 
 
