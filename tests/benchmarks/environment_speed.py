@@ -5,10 +5,11 @@
 All training families side by side, as `train-agent` runs them; each family alone; and one of them,
 a dense layer of 32 on images of digits, against the same network under `fit` and `train_on_batch`.
 The share of the peak is that of a family's matrix products, at the largest rate this machine
-multiplies large matrices at. It is small, and must be: a product here is of 16 x 64 by 64 x 32 or
-less, for each of 32 runs, a few microseconds' work for which neither TensorFlow nor XLA has a
-kernel near the peak; and each is followed by losses, an optimizer's update of all weights and a
-new batch from memory, which multiply nothing.
+multiplies large matrices at. It is small: a product here is of 16 x 64 by 64 x 32 or less, one for
+each of 32 runs, some microseconds' work. Compiled by XLA such products alone run at a quarter to
+half of the peak; they are less than half of a step, and the rest are short elementwise loops over
+weights and activations, each handed to the threads and waited for. More runs at once are nearer to
+the peak.
 Needs TF-Agents, so Python 3.11.
 """
 
