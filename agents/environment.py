@@ -73,7 +73,8 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
             tensor_spec.BoundedTensorSpec((), tf.float32, -1.0, 1.0, name="action"),
             batch_size=self.each * len(problems),
         )
-        begun, seen = self.begin(tf.constant([seed, 0]))
+        # as one graph, so that the families are compiled side by side
+        begun, seen = tf.function(self.begin, autograph=False)(tf.constant([seed, 0]))
         self._now = tf.nest.map_structure(tf.Variable, begun)
         self._time_step = tf.nest.map_structure(tf.Variable, ts.restart(seen, self.batch_size))
 

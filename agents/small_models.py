@@ -90,10 +90,8 @@ datasets.LOADERS["counts"] = lambda: _entries(datasets.word_counts()[:128])
 TEXT = (Embedding(SYMBOLS, 8), Dense(48, "relu"))
 PROBLEMS: dict[str, dict[str, Any]] = {
     "digits-mlp": {"data": "digits", "layers": (Dense(32, "relu"),), "outputs": 10},
-    "digits-cnn": {"data": "digits", "layers": (Convolution(8), Dense(16, "relu")), "outputs": 10,
-                   "compiled": True},
-    "china-cnn": {"data": "china", "layers": (Convolution(8), Dense(16, "relu")), "outputs": 4,
-                  "compiled": True},
+    "digits-cnn": {"data": "digits", "layers": (Convolution(8), Dense(16, "relu")), "outputs": 10},
+    "china-cnn": {"data": "china", "layers": (Convolution(8), Dense(16, "relu")), "outputs": 4},
     "flower-mlp": {"data": "flower", "layers": (Dense(32, "relu"),), "outputs": 4},
     "wine": {"data": "wine", "layers": (Dense(16, "relu"),), "outputs": 3},
     "breast-cancer": {"data": "breast cancer", "layers": (Dense(32, "relu"),), "outputs": 2},

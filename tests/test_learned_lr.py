@@ -58,14 +58,10 @@ def test_environment_and_callback_see_and_do_the_same(monkeypatch):
         weights.append(problem.weights(runs.state).numpy())
         return runs, report
 
-    monkeypatch.setattr(environments, "advance", recording)
     monkeypatch.setattr(learned_lr, "JUMP", float("inf"))  # the guard is the callback's own
-    problem = Network(
-        "small", "mixture", (Dense(6, "tanh"),), "sgd", 6, validate_every=3, compiled=False
-    )
+    problem = Network("small", "mixture", (Dense(6, "tanh"),), "sgd", 6, validate_every=3)
     environment = environments.ScheduleEnvironment((problem,), runs=4, seed=0)
-    reports.clear()
-    weights.clear()
+    monkeypatch.setattr(environments, "advance", recording)
     actions = np.random.default_rng(0).uniform(-0.5, 0.5, (observation.DECISIONS, 4)).astype("f")
     episode, seen = environment.begin(tf.constant([0, 0]))
     observations = [seen.numpy()]

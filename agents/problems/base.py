@@ -35,7 +35,6 @@ class Problem(abc.ABC):
     data: str
     steps: int
     validate_every: int
-    compiled: bool = False  # by XLA: worth its compiler's seconds for convolutions only
 
     @abc.abstractmethod
     def sample(self, seed: tf.Tensor, runs: int) -> State:
@@ -107,9 +106,12 @@ def advance(problem: Problem, runs: Runs, rates: tf.Tensor, intervals: int) -> t
 
 @functools.cache
 def _advance(problem: Problem, intervals: int) -> Any:
-    """One graph for a problem's intervals: the random batches, and what is compiled."""
+    """One graph for a problem's intervals: the random batches, and what XLA compiles.
 
-    @tf.function(jit_compile=problem.compiled, autograph=False)
+    The networks are so small that most of a step would be spent between its operations.
+    """
+
+    @tf.function(jit_compile=True, autograph=False)
     def interval(runs: Runs, batches: Any, rates: tf.Tensor) -> tuple[Runs, Report]:
         then = problem.weights(runs.state)
         state, losses = problem.train(runs.state, batches, rates)

@@ -59,7 +59,6 @@ class Network(Problem):
         outputs: Classes, or values of a regression.
         momentum: Of the heavy ball; drawn from 0.5 to 0.95 for each run if `None`.
         regression: Mean squared error in place of cross-entropy.
-        compiled: By XLA.
     """
 
     name: str
@@ -75,7 +74,6 @@ class Network(Problem):
     most_noise: float = 0.3
     teacher: tuple[Layer, ...] = ()
     regression: bool = False
-    compiled: bool = False
 
     @property
     def kind(self) -> str:

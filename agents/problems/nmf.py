@@ -50,7 +50,6 @@ class NMF(Problem):
         stable: Hold the rate under the bound of `bounds`.
         steps: Training steps in an interval.
         validate_every: Intervals between two validation losses.
-        compiled: By XLA.
     """
 
     name: str
@@ -65,7 +64,6 @@ class NMF(Problem):
     stable: bool = True
     steps: int = 10
     validate_every: int = 4
-    compiled: bool = False
 
     @property
     def kind(self) -> str:

@@ -120,9 +120,10 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
         old = self._rate
         if rate != old:
             # `self.model`, not a cached optimizer: on JAX what is assigned
-            # without it is lost.
+            # without it is lost. And as an array: TensorFlow keeps a tensor for
+            # each Python number it was ever handed.
             for optimizer, ratio in zip(single_optimizers(self.model), self._ratios, strict=True):
-                optimizer.learning_rate = rate * ratio
+                optimizer.learning_rate = np.asarray(rate * ratio)
             self._rate = rate
             if self.verbose and reason:
                 where = f"Epoch {(self._epoch or 0) + 1}"

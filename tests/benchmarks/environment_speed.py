@@ -2,9 +2,14 @@
 
     python tests/benchmarks/environment_speed.py [--rounds 5] [--json PATH]
 
-All training families with as many runs as `train-agent` gives them; and one of them, a dense
-layer of 32 on images of digits, against the same network under `fit` and `train_on_batch`, and
-its matrix products against the largest rate this machine multiplies large matrices at.
+All training families side by side, as `train-agent` runs them; each family alone; and one of them,
+a dense layer of 32 on images of digits, against the same network under `fit` and `train_on_batch`.
+The share of the peak is that of a family's matrix products, at the largest rate this machine
+multiplies large matrices at. It is small: a product here is of 16 x 64 by 64 x 32 or less, one for
+each of 32 runs, some microseconds' work. Compiled by XLA such products alone run at a quarter to
+half of the peak; they are less than half of a step, and the rest are short elementwise loops over
+weights and activations, each handed to the threads and waited for. More runs at once are nearer to
+the peak.
 Needs TF-Agents, so Python 3.11.
 """
 
@@ -23,11 +28,14 @@ import tensorflow as tf
 from callback_cost import machine, quartiles
 
 from keras_greedylr.observation import DECISIONS
+from keras_greedylr_agents.environment import ScheduleEnvironment
 from keras_greedylr_agents.problems import data
 from keras_greedylr_agents.problems.base import advance, start
 from keras_greedylr_agents.problems.families import select
+from keras_greedylr_agents.problems.networks import Network
+from keras_greedylr_agents.train import Config
 
-RUNS = 256
+RUNS = Config().runs
 COMPARED = "digits-sgd"
 HIDDEN, CLASSES = 32, 10
 
@@ -94,36 +102,72 @@ def peak(rounds, size=2_048):
     return max(taken)
 
 
-def operations(problem, inputs):
-    """Floating-point operations of the matrix products in one step of the compared network."""
-    first, second = inputs * HIDDEN, HIDDEN * CLASSES
-    # Forward, the weights' gradients, and the gradient of what the second layer is given.
-    return 2 * problem.batch * (2 * first + 3 * second)
+def operations(problem, runs):
+    """Floating-point operations of the matrix products in one step of so many runs."""
+    state = problem.sample(tf.constant([0, 0]), runs)
+    x, y = problem.batches(state, tf.constant([0, 0]))
+
+    def gradients(params, x, y):
+        with tf.GradientTape() as tape:
+            tape.watch(params)
+            loss = tf.reduce_sum(problem._loss(params, x, y))
+        return tape.gradient(loss, params)
+
+    graph = tf.function(gradients).get_concrete_function(state.params, x[0], y[0]).graph
+    products = [op for op in graph.get_operations() if op.type.startswith("BatchMatMul")]
+    lengths = [op.inputs[0].shape[-2 if op.get_attr("adj_x") else -1] for op in products]
+    sizes = [op.outputs[0].shape.num_elements() for op in products]
+    return 2 * sum(size * length for size, length in zip(sizes, lengths, strict=True))
+
+
+def side_by_side(rounds):
+    """Quartiles of the environment's steps a second: episodes of all families without a policy."""
+    environment = ScheduleEnvironment(select(Config().problems), RUNS, seed=0)
+    play = tf.function(environment.play, autograph=False)
+    begun, _ = environment.begin(tf.constant([0, 0]))
+    nothing = tf.zeros([environment.batch_size])
+
+    def episode():
+        now = begun
+        began = time.perf_counter()
+        for _ in range(DECISIONS - 1):
+            now, _ = play(now, nothing)
+        now.score.numpy()
+        return time.perf_counter() - began
+
+    episode()  # traces
+    steps = sum(problem.steps for problem in environment.problems) * environment.each
+    return quartiles([steps * (DECISIONS - 1) / episode() for _ in range(rounds)])
 
 
 def measure(rounds):
     """Returns all figures, steps a second."""
-    families = select("nmf,networks")
-    each = max(RUNS // len(families), 1)
-    steps, seconds, by_family = 0, 0.0, {}
+    families = select(Config().problems)
+    each = RUNS // len(families)
+    peak_rate = peak(rounds)
+    by_family, multiplied, busy = {}, 0.0, 0.0
     for problem in families:
-        taken = median_seconds(interval(problem, each), rounds)
-        by_family[problem.name] = problem.steps * each / taken[1]
-        steps, seconds = steps + problem.steps * each, seconds + taken[1]
+        seconds = median_seconds(interval(problem, each), rounds)[1]
+        by_family[problem.name] = {"steps_a_second": problem.steps * each / seconds}
+        if isinstance(problem, Network):
+            done = problem.steps * operations(problem, each)
+            by_family[problem.name]["share_of_peak"] = done / seconds / peak_rate
+            multiplied, busy = multiplied + done, busy + seconds
     (problem,) = select(COMPARED)
     taken = median_seconds(interval(problem, RUNS), rounds)
-    compared = problem.steps * RUNS / taken[1]
-    inputs = int(np.prod(data.load(problem.data)[0].shape[1:]))
-    peak_rate = peak(rounds)
+    at_once = operations(problem, RUNS)
     return {
         "runs": RUNS,
-        "all families": {"steps_a_second": steps / seconds, "by_family": by_family},
+        "peak_operations_a_second": peak_rate,
+        "all families": {
+            "steps_a_second": side_by_side(rounds),
+            "share_of_peak": multiplied / busy / peak_rate,  # of the networks
+            "by_family": by_family,
+        },
         COMPARED: {
             "steps_a_second": [problem.steps * RUNS / s for s in reversed(taken)],
             **keras_steps(problem, rounds),
-            "operations_a_step": operations(problem, inputs),
-            "peak_operations_a_second": peak_rate,
-            "share_of_peak": compared * operations(problem, inputs) / peak_rate,
+            "share_of_peak": problem.steps * at_once / taken[1] / peak_rate,
         },
     }
 
@@ -136,9 +180,14 @@ def main():
     arguments = parser.parse_args()
     result = {"machine": machine(), **measure(arguments.rounds)}
     ours, compared = result["all families"], result[COMPARED]
-    print(f"all families, {RUNS} runs in all: {ours['steps_a_second']:,.0f} inner steps a second")
-    for name, rate in ours["by_family"].items():
-        print(f"  {name:18} {rate:12,.0f}")
+    low, rate, high = ours["steps_a_second"]
+    print(
+        f"all families, {RUNS} runs in all: {rate:,.0f} ({low:,.0f} to {high:,.0f}) inner steps a"
+    )
+    print(f"second; each alone, the networks at {ours['share_of_peak']:.1%} of the peak:")
+    for name, found in ours["by_family"].items():
+        share = f"{found['share_of_peak']:8.1%}" if "share_of_peak" in found else ""
+        print(f"  {name:18} {found['steps_a_second']:12,.0f}{share}")
     rate = compared["steps_a_second"][1]
     print(f"{COMPARED}, {RUNS} runs: {rate:,.0f}, {compared['share_of_peak']:.1%} of the peak")
     for name in ("fit", "train_on_batch"):
