@@ -63,6 +63,7 @@ setup(
         "compare": COMPARE,
         "test": ["pytest", "hypothesis", *COMPARE],
         "dev": ["ruff", "mypy"],
+        "bench": ["transformers>=5.23"],  # the port of GreedyLR we compare with; needs torch
     },
     entry_points={
         "console_scripts": [
