@@ -119,7 +119,7 @@ NOISES: dict[str, Callable[[np.random.Generator, float], Noise]] = {
     "adversarial": adversarial,
 }
 CONDITIONS = (
-    ("none", 0.0),
+    ("none", 0),
     *((noise, strength) for noise in list(NOISES)[1:] for strength in STRENGTHS),
 )
 

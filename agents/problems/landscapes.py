@@ -30,6 +30,7 @@ from keras_greedylr_agents.problems.layers import (
 )
 
 EXAMPLES = 32
+UNFIT = 0.01  # part of the targets' variance that is noise, which no network can fit
 
 
 class Landscape(Protocol):
@@ -69,7 +70,12 @@ class Function:
 
 @dataclass(frozen=True, eq=False)
 class Regression:
-    """Mean squared error of a network; an instance is its targets, smooth and a little noisy."""
+    """Mean squared error of a network; an instance is its targets, smooth but for their noise.
+
+    Each example stands for many of the same inputs whose targets have noise of their own: their
+    mean squared error is the one for the smooth targets plus the noise's variance. Without it the
+    networks, larger than the data, would be compared by how near to nothing their losses are.
+    """
 
     layers: tuple[Layer, ...]
     shape: tuple[int, ...] = (16,)
@@ -78,7 +84,7 @@ class Regression:
 
     def sample(self, seed: tf.Tensor, runs: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns untrained networks and targets of unit variance."""
-        seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
+        seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
         params = init_network(self._network, seeds[0], runs, self.shape)
         x = tf.reshape(self._inputs, (EXAMPLES, -1))
         inner = tf.random.stateless_normal((runs, x.shape[1], 6), seeds[1]) * 2 * x.shape[1] ** -0.5
@@ -87,7 +93,7 @@ class Regression:
         y -= tf.reduce_mean(y, axis=1, keepdims=True)
         y /= tf.math.reduce_std(y, axis=1, keepdims=True)
         weights = [tf.reshape(w, (runs, -1)) for w in tf.nest.flatten(params)]
-        return tf.concat(weights, axis=1), y + 0.1 * tf.random.stateless_normal(y.shape, seeds[3])
+        return tf.concat(weights, axis=1), y
 
     def loss(self, weights: tf.Tensor, instances: tf.Tensor) -> tf.Tensor:
         """Returns the errors on all examples."""
@@ -96,7 +102,7 @@ class Regression:
         flat = [tf.reshape(p, (-1, *s)) for p, s in zip(parts, shapes, strict=True)]
         params = tf.nest.pack_sequence_as(self._shapes, flat)
         out = apply_network(self._network, params, tf.constant(self._inputs)[None])
-        return tf.reduce_mean(tf.square(out[..., 0] - instances), axis=1)
+        return tf.reduce_mean(tf.square(out[..., 0] - instances), axis=1) + UNFIT
 
     @property
     def _network(self) -> tuple[Layer, ...]:

@@ -129,13 +129,13 @@ def summarise(done: dict[str, Any], conditions: Sequence[tuple[str, float]]) -> 
                 for part in dict.fromkeys(condition[place] for condition in conditions):
                     own = [condition[place] == part for condition in conditions]
                     found = row(lambda ratio, own=own: ratio[own], list(logs), **what)
-                    groups[key].append({"of": str(part), **found})
+                    groups[key].append({"of": f"{part}", **found})
             sorts = {model: LANDSCAPES[model].sort for model in logs}
             for key, member in (("model", {model: model for model in logs}), ("sort", sorts)):
                 for part in dict.fromkeys(member.values()):
                     own = [model for model in logs if member[model] == part]
                     groups[key].append({"of": part, **row(lambda ratio: ratio, own, **what)})
-    at = {"0.01": USUAL, "tuned": -1}
+    at = {f"{RATE:g}": USUAL, "tuned": -1}
     losses = [
         {"of": name, "rate": label, **levels(logs, name, rate)}
         for label, rate in at.items() for name in names
