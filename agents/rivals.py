@@ -6,12 +6,14 @@ rates it was given, then after each interval those of the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from keras_greedylr import observation
+from keras_greedylr import GreedyLR, observation
+from keras_greedylr.callbacks.greedy_lr import MAX_LR_RATIO, MIN_LR_RATIO
 from keras_greedylr.observation import Interval
 from keras_greedylr.policy import Act
 from keras_greedylr_agents.greedy import BatchedGreedyRule, GreedyParameters
@@ -56,6 +58,14 @@ def one_cycle(progress: float) -> float:
     if progress < 0.3:
         return 1.0 - (1.0 - 1 / 25) * cosine(progress / 0.3)
     return 1e-4 + (1.0 - 1e-4) * cosine((progress - 0.3) / 0.7)
+
+
+def restarts(progress: float) -> float:
+    """Three half cosines, each twice as long as the one before."""
+    for begin, end in ((0, 1), (1, 3), (3, 7)):
+        if progress < end / 7:
+            return cosine((7 * progress - begin) / (end - begin))
+    return 0.0
 
 
 SHAPES: dict[str, Callable[[float], float]] = {
@@ -130,24 +140,41 @@ class HandWritten:
 
 
 class Greedy:
-    """GreedyLR on the interval's mean loss; bounds left out are relative to the given rate.
+    """GreedyLR on the interval's mean loss.
 
     Args:
-        parameters: Of the rule, its defaults if left out.
+        parameters: Of the rule, its defaults if left out; the bounds are not taken from them.
+        min_ratio, max_ratio: Bounds, as multiples of the given rate.
     """
 
-    def __init__(self, parameters: GreedyParameters | None = None) -> None:
+    def __init__(
+        self,
+        parameters: GreedyParameters | None = None,
+        min_ratio: float = 1e-3,
+        max_ratio: float = 1e3,
+    ) -> None:
         self.parameters = parameters or GreedyParameters()
+        self.ratios = min_ratio, max_ratio
 
     def first(self, rates: np.ndarray, bound: np.ndarray | None) -> np.ndarray:
         """Returns the rates as they are."""
-        own = self.parameters._replace(min_lr=rates * 1e-3, max_lr=rates * 1e3)
-        self.rule = BatchedGreedyRule(own, rates)
+        low, high = (rates * ratio for ratio in self.ratios)
+        self.rule = BatchedGreedyRule(self.parameters._replace(min_lr=low, max_lr=high), rates)
         return self.rule.rate
 
     def next(self, seen: Interval, bound: np.ndarray | None) -> np.ndarray:
         """Updates the rule."""
         return self.rule.update(seen.loss)
+
+
+class AsShipped(Greedy):
+    """GreedyLR with the callback's defaults."""
+
+    def __init__(self, horizon: int = 0) -> None:
+        defaults = inspect.signature(GreedyLR).parameters
+        names = set(GreedyParameters._fields) & set(defaults) - {"min_lr", "max_lr", "horizon"}
+        own = {name: defaults[name].default for name in names}
+        super().__init__(GreedyParameters(**own, horizon=horizon), MIN_LR_RATIO, MAX_LR_RATIO)
 
 
 class Learned:
@@ -165,6 +192,38 @@ class Learned:
         """Returns what the policy's actions make of the rates."""
         self.history, observed = observation.observe(np, self.history, seen, bound)
         self.history, rates = observation.apply_action(np, self.history, self.act(observed))
+        return rates
+
+
+class SideBySide:
+    """Several controllers, each with runs of its own among the P; for problems without a bound.
+
+    Args:
+        controllers: Whose runs are trained together.
+        owner: [P], the place among them of the one each run belongs to.
+    """
+
+    def __init__(self, controllers: Sequence[Controller], owner: np.ndarray) -> None:
+        self.parts = [(c, owner == i) for i, c in enumerate(controllers)]
+        self.runs = len(owner)
+
+    def first(self, rates: np.ndarray, bound: np.ndarray | None) -> np.ndarray:
+        """Returns each one's first rates."""
+        return self._gather(lambda controller, own: controller.first(rates[own], bound))
+
+    def next(self, seen: Interval, bound: np.ndarray | None) -> np.ndarray:
+        """Returns each one's next rates."""
+        with np.errstate(all="ignore"):  # diverged runs are part of the study
+            return self._gather(
+                lambda controller, own: controller.next(
+                    Interval(*(field[own] for field in seen)), bound
+                )
+            )
+
+    def _gather(self, ask: Callable[[Controller, np.ndarray], np.ndarray]) -> np.ndarray:
+        rates = np.empty(self.runs, np.float32)
+        for controller, own in self.parts:
+            rates[own] = ask(controller, own)
         return rates
 
 

@@ -8,7 +8,6 @@ are one batched computation. `tests/benchmarks/small_models.py` is the command.
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,17 +16,23 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_greedylr import GreedyLR, observation
-from keras_greedylr.callbacks.greedy_lr import MAX_LR_RATIO, MIN_LR_RATIO
-from keras_greedylr.observation import Interval
+from keras_greedylr import observation
 from keras_greedylr.policy import load_policy
 from keras_greedylr_agents.evaluate import bounded, rollout
-from keras_greedylr_agents.greedy import BatchedGreedyRule, GreedyParameters
 from keras_greedylr_agents.problems import data as datasets
 from keras_greedylr_agents.problems.base import Problem, start
 from keras_greedylr_agents.problems.layers import Convolution, Dense, Embedding, Recurrent
 from keras_greedylr_agents.problems.networks import Network
-from keras_greedylr_agents.rivals import SHAPES, Controller, Fixed, Greedy, Learned, Plateau, cosine
+from keras_greedylr_agents.rivals import (
+    SHAPES,
+    AsShipped,
+    Fixed,
+    Learned,
+    Plateau,
+    SideBySide,
+    cosine,
+    restarts,
+)
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "rmsprop")
 RATES = (0.1, 1.0, 10.0)  # multiples of the usual rate, the same for all
@@ -126,30 +131,6 @@ def make_problem(name: str, optimizer: str) -> Network:
 # The contestants.
 
 
-class AsShipped(Greedy):
-    """GreedyLR with the callback's defaults."""
-
-    def __init__(self, horizon: int = 0) -> None:
-        defaults = inspect.signature(GreedyLR).parameters
-        names = set(GreedyParameters._fields) & set(defaults) - {"min_lr", "max_lr", "horizon"}
-        own = {name: defaults[name].default for name in names}
-        super().__init__(GreedyParameters(**own, horizon=horizon))
-
-    def first(self, rates: np.ndarray, bound: np.ndarray | None) -> np.ndarray:
-        """Returns the rates as they are."""
-        low, high = rates * MIN_LR_RATIO, rates * MAX_LR_RATIO
-        self.rule = BatchedGreedyRule(self.parameters._replace(min_lr=low, max_lr=high), rates)
-        return self.rule.rate
-
-
-def restarts(progress: float) -> float:
-    """Three half cosines, each twice as long as the one before."""
-    for begin, end in ((0, 1), (1, 3), (3, 7)):
-        if progress < end / 7:
-            return cosine((7 * progress - begin) / (end - begin))
-    return 0.0
-
-
 def warmup(progress: float) -> float:
     """From a tenth to one over the first 5 %: an interval of rate zero would be one lost."""
     return min(0.1 + 0.9 * progress / 0.05, 1.0)
@@ -174,33 +155,6 @@ OURS: dict[str, Any] = {
     "LearnedLR": lambda: Learned(load_policy("default", "numpy").act),
 }
 CONTESTANTS = {**OURS, **RIVALS}
-
-
-class SideBySide:
-    """Several controllers, each with runs of its own among the P; no problem here has a bound."""
-
-    def __init__(self, controllers: Sequence[Controller], owner: np.ndarray) -> None:
-        self.parts = [(c, owner == i) for i, c in enumerate(controllers)]
-        self.runs = len(owner)
-
-    def first(self, rates: np.ndarray, bound: np.ndarray | None) -> np.ndarray:
-        """Returns each one's first rates."""
-        return self._gather(lambda controller, own: controller.first(rates[own], bound))
-
-    def next(self, seen: Interval, bound: np.ndarray | None) -> np.ndarray:
-        """Returns each one's next rates."""
-        with np.errstate(all="ignore"):  # diverged runs are part of the study
-            return self._gather(
-                lambda controller, own: controller.next(
-                    Interval(*(field[own] for field in seen)), bound
-                )
-            )
-
-    def _gather(self, ask: Any) -> np.ndarray:
-        rates = np.empty(self.runs, np.float32)
-        for controller, own in self.parts:
-            rates[own] = ask(controller, own)
-        return rates
 
 
 # The runs.

@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from keras_greedylr import GreedyLR
 from keras_greedylr_agents import small_models as runs
+from keras_greedylr_agents import verdicts
+from keras_greedylr_agents.rivals import AsShipped
 
 SCRIPT = Path(__file__).parent / "benchmarks" / "small_models.py"
 SPEC = importlib.util.spec_from_file_location("small_models_report", SCRIPT)
@@ -56,14 +58,14 @@ def test_ratios_and_verdicts_by_hand():
     np.testing.assert_allclose(same[[0, 2]], 1.0)
     np.testing.assert_allclose(report.ratios(logs, *end, "rivals")[0, :2], [1.0, np.exp(0.2)])
     np.testing.assert_allclose(report.ratios(logs, *end, "both")[0, :2], [np.exp(-0.2), 1.0])
-    row = report.counted([np.array([1.0, 1.005, 0.95]), np.array([0.5, 1.05, 1.2])])
-    shares = [row[name] * 6 for name in report.VERDICTS]
+    row = verdicts.counted([np.array([1.0, 1.005, 0.95]), np.array([0.5, 1.05, 1.2])])
+    shares = [row[name] * 6 for name in verdicts.VERDICTS]
     np.testing.assert_allclose(shares, [4, 2, 1, 2, 1])
     assert row["interval"] == [pytest.approx(1 / 3), 1.0] and row["comparisons"] == 6
 
 
 def test_greedy_is_the_callbacks():
-    controller = runs.AsShipped()
+    controller = AsShipped()
     rates = np.array([0.1, 1.0])
     controller.first(rates, None)
     rule = controller.rule.parameters

@@ -1,6 +1,7 @@
 """Layers of many networks at once: every weight leads with [P], every input is [P, B, ...].
 
-A layer is frozen and holds no weights: `init` makes them, `apply` takes them.
+A layer is frozen and holds no weights: `init` makes them, `apply` takes them. Inputs [1, B, ...],
+where a layer takes them, are the same for all networks.
 """
 
 from __future__ import annotations
@@ -66,12 +67,12 @@ class Convolution:
     def apply(self, params: Params, x: tf.Tensor) -> tf.Tensor:
         """As one matrix product: the nine shifts of the image are its columns."""
         kernel, bias = params
-        runs, batch, height, width, _ = x.shape
+        inputs, batch, height, width, _ = x.shape
         h, w = height - 2, width - 2
         shifts = [x[:, :, i : i + h, j : j + w] for i in range(3) for j in range(3)]
-        columns = tf.reshape(tf.concat(shifts, axis=-1), (runs, batch * h * w, kernel.shape[1]))
+        columns = tf.reshape(tf.concat(shifts, axis=-1), (inputs, batch * h * w, kernel.shape[1]))
         y = tf.nn.relu(tf.matmul(columns, kernel) + bias[:, None])
-        y = tf.reshape(y, (runs, batch, h // 2, 2, w // 2, 2, self.filters))
+        y = tf.reshape(y, (kernel.shape[0], batch, h // 2, 2, w // 2, 2, self.filters))
         return tf.reduce_mean(y, axis=(3, 5))
 
 
@@ -121,6 +122,74 @@ class Recurrent:
         return state
 
 
+@dataclass(frozen=True)
+class Project:
+    """One and the same linear layer for each of a sequence: [P, B, n, size] to [P, B, n, units]."""
+
+    units: int
+
+    def init(self, seed: tf.Tensor, runs: int, shape: tuple) -> tuple[Params, tuple]:
+        """A kernel and a zero bias."""
+        kernel = _glorot(seed, (runs, shape[-1], self.units))
+        return [kernel, tf.zeros((runs, self.units))], (*shape[:-1], self.units)
+
+    def apply(self, params: Params, x: tf.Tensor) -> tf.Tensor:
+        """Returns [P, B, n, units]."""
+        kernel, bias = params
+        return _each(x, kernel) + bias[:, None, None]
+
+
+@dataclass(frozen=True)
+class Residual:
+    """x + two dense layers of x, ReLU between them; for vectors or each of a sequence."""
+
+    units: int
+
+    def init(self, seed: tf.Tensor, runs: int, shape: tuple) -> tuple[Params, tuple]:
+        """Kernels there and back, with zero biases."""
+        seeds, width = tf.random.experimental.stateless_split(seed, 2), shape[-1]
+        return [
+            _glorot(seeds[0], (runs, width, self.units)),
+            tf.zeros((runs, 1, self.units)),
+            _glorot(seeds[1], (runs, self.units, width)),
+            tf.zeros((runs, 1, width)),
+        ], shape
+
+    def apply(self, params: Params, x: tf.Tensor) -> tf.Tensor:
+        """Returns the same shape."""
+        there, bias, back, bias_back = params
+        rows = tf.reshape(_normal(x), (x.shape[0], -1, x.shape[-1]))
+        y = tf.matmul(tf.nn.relu(tf.matmul(rows, there) + bias), back) + bias_back
+        return x + tf.reshape(y, x.shape)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """x + what each of a sequence gathers from all of it, [P, B, n, size]."""
+
+    heads: int
+
+    def init(self, seed: tf.Tensor, runs: int, shape: tuple) -> tuple[Params, tuple]:
+        """Kernels for queries, keys, values and what comes out."""
+        seeds, width = tf.random.experimental.stateless_split(seed, 4), shape[-1]
+        return [_glorot(part, (runs, width, width)) for part in tf.unstack(seeds)], shape
+
+    def apply(self, params: Params, x: tf.Tensor) -> tf.Tensor:
+        """Scaled dot products, softmax; no mask."""
+        runs, batch, length, width = x.shape
+        size = width // self.heads
+
+        def parts(kernel: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(_each(_normal(x), kernel), (runs, batch, length, self.heads, size))
+
+        queries, keys, values = (parts(kernel) for kernel in params[:3])
+        # sums of products: a matrix product for each of so many small matrices would be slower
+        scores = tf.reduce_sum(queries[:, :, :, None] * keys[:, :, None], axis=-1) * size**-0.5
+        weights = tf.nn.softmax(scores, axis=3)[..., None]  # [P, B, n, n, heads, 1]
+        y = tf.reduce_sum(weights * values[:, :, None], axis=3)
+        return x + _each(tf.reshape(y, x.shape), params[3])
+
+
 def init_network(
     layers: tuple[Layer, ...], seed: tf.Tensor, runs: int, shape: tuple
 ) -> list[Params]:
@@ -139,6 +208,17 @@ def apply_network(layers: tuple[Layer, ...], params: list[Params], x: tf.Tensor)
     for layer, weights in zip(layers, params, strict=True):
         x = layer.apply(weights, x)
     return x
+
+
+def _each(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """The product of each of [P, B, n, size] and a kernel [P, size, units]."""
+    inputs, batch, length, size = x.shape
+    y = tf.matmul(tf.reshape(x, (inputs, batch * length, size)), kernel)
+    return tf.reshape(y, (kernel.shape[0], batch, length, kernel.shape[2]))
+
+
+def _normal(x: tf.Tensor) -> tf.Tensor:
+    return x * tf.math.rsqrt(tf.reduce_mean(x * x, axis=-1, keepdims=True) + 1e-6)
 
 
 def _glorot(seed: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:

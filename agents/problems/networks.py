@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import tensorflow as tf
 
 from keras_greedylr_agents.problems import data as datasets
+from keras_greedylr_agents.problems import optimizers
 from keras_greedylr_agents.problems.base import Problem
 from keras_greedylr_agents.problems.layers import (
     Dense,
@@ -16,10 +17,6 @@ from keras_greedylr_agents.problems.layers import (
     apply_network,
     init_network,
 )
-
-USUAL_RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 0.003, "adamw": 0.003, "rmsprop": 0.001}
-SLOTS = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2, "rmsprop": 1}  # moving averages
-WEIGHT_DECAY = 0.004  # of AdamW, as in Keras
 
 VALIDATION = 256  # examples at most the validation loss is taken over
 
@@ -110,11 +107,10 @@ class Network(Problem):
             wrong = uniform(targets.shape, seeds[3], maxval=self.outputs, dtype=tf.int32)
             targets = tf.where(uniform(targets.shape, seeds[2]) < noise, wrong, targets)
         params = init_network(self._network, seeds[4], runs, x.shape[1:])
-        slots = SLOTS[self.optimizer]
         fraction = self.least_data ** uniform((runs,), seeds[5])  # log-uniform
         return NetworkState(
             params=params,
-            slots=[tf.nest.map_structure(tf.zeros_like, params) for _ in range(slots)],
+            slots=optimizers.init_slots(self.optimizer, params),
             updates=tf.zeros(runs),
             momentum=(
                 1.0 - 0.5 * 0.1 ** uniform((runs,), seeds[6])
@@ -138,7 +134,7 @@ class Network(Problem):
 
     def usual_rate(self, state: NetworkState) -> tf.Tensor:
         """The optimizer's, whatever the network."""
-        return tf.fill(tf.shape(state.size), USUAL_RATES[self.optimizer])
+        return tf.fill(tf.shape(state.size), optimizers.USUAL_RATES[self.optimizer])
 
     def batches(self, state: NetworkState, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Draws examples with replacement: inputs [steps, P, B, ...] and targets."""
@@ -165,8 +161,10 @@ class Network(Problem):
                 loss = self._loss(params, x[i], y[i])
                 total = tf.reduce_sum(loss)  # one run's weights touch its own loss only
             gradients = tape.gradient(total, params)
-            learned = self._update(params, slots, updates + 1, gradients, rates, state.momentum)
-            return i + 1, learned, losses.write(i, loss)
+            params, slots = optimizers.update(
+                self.optimizer, params, slots, updates + 1, gradients, rates, state.momentum
+            )
+            return i + 1, (params, slots, updates + 1), losses.write(i, loss)
 
         _, learned, losses = tf.while_loop(
             lambda i, *_: i < self.steps,
@@ -204,38 +202,3 @@ class Network(Problem):
             return tf.reduce_mean(tf.square(out - y), axis=(1, 2))
         picked = tf.one_hot(y, self.outputs) * tf.nn.log_softmax(out)
         return -tf.reduce_mean(tf.reduce_sum(picked, axis=-1), axis=-1)
-
-    def _update(
-        self,
-        params: list[Params],
-        slots: list[list[Params]],
-        updates: tf.Tensor,
-        gradients: list[Params],
-        rates: tf.Tensor,
-        momentum: tf.Tensor,
-    ) -> tuple[list[Params], list[list[Params]], tf.Tensor]:
-        """One step of the optimizer, as Keras defines it."""
-        each = tf.nest.map_structure
-        if self.optimizer == "sgd":
-            change = gradients
-        elif self.optimizer == "momentum":
-            velocity = each(lambda v, g: _wide(momentum, g) * v + g, slots[0], gradients)
-            slots, change = [velocity], velocity
-        elif self.optimizer == "rmsprop":
-            second = each(lambda v, g: 0.9 * v + 0.1 * g * g, slots[0], gradients)
-            slots, change = [second], each(lambda g, v: g / tf.sqrt(v + 1e-7), gradients, second)
-        else:
-            if self.optimizer == "adamw":
-                params = each(lambda w: w - _wide(rates, w) * WEIGHT_DECAY * w, params)
-            first = each(lambda m, g: 0.9 * m + 0.1 * g, slots[0], gradients)
-            second = each(lambda v, g: 0.999 * v + 0.001 * g * g, slots[1], gradients)
-            slots = [first, second]
-            scale = tf.sqrt(1.0 - 0.999**updates) / (1.0 - 0.9**updates)
-            rates = rates * scale
-            change = each(lambda m, v: m / (tf.sqrt(v) + 1e-7), first, second)
-        params = each(lambda w, c: w - _wide(rates, w) * c, params, change)
-        return params, slots, updates
-
-
-def _wide(per_run: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(per_run, (-1, *([1] * (len(like.shape) - 1))))

@@ -41,8 +41,7 @@ from keras_greedylr_agents.small_models import (
     TRAINED_ON,
     study,
 )
-
-AS_GOOD, CLEARLY = 1.01, 1.1
+from keras_greedylr_agents.verdicts import HEADS, cells, counted, rounded
 
 
 def ratios(logs: np.ndarray, ours: str, loss: str, moment: int, case: str) -> np.ndarray:
@@ -63,30 +62,11 @@ def ratios(logs: np.ndarray, ours: str, loss: str, moment: int, case: str) -> np
     return np.exp(mine[usual if case == "rivals" else -1] - theirs[:, -1])[None]
 
 
-VERDICTS = {
-    "as good or better": lambda ratio: ratio <= AS_GOOD,
-    "better": lambda ratio: ratio < 1 / AS_GOOD,
-    "clearly better": lambda ratio: ratio < 1 / CLEARLY,
-    "worse": lambda ratio: ratio > AS_GOOD,
-    "clearly worse": lambda ratio: ratio > CLEARLY,
-}
 CASES = {
     "same": "same rate: x0.1, x1, x10",
     "rivals": "tuned, ours x1",
     "both": "both tuned",
 }
-
-
-def counted(per_problem: list[np.ndarray]) -> dict[str, Any]:
-    """Shares of the verdicts over [problems][...] ratios, with the first one's interval."""
-    flat = np.concatenate([ratio.ravel() for ratio in per_problem])
-    row: dict[str, Any] = {"comparisons": len(flat)}
-    row |= {name: float(np.mean(verdict(flat))) for name, verdict in VERDICTS.items()}
-    shares = np.array([np.mean(ratio <= AS_GOOD) for ratio in per_problem])
-    drawn = np.random.default_rng(0).integers(len(shares), size=(2000, len(shares)))
-    row["interval"] = np.quantile(shares[drawn].mean(axis=1), (0.025, 0.975)).tolist()
-    row["mean ratio"] = float(np.exp(np.log(flat).mean()))
-    return row
 
 
 def summarise(done: dict[str, Any]) -> dict[str, Any]:
@@ -128,16 +108,12 @@ def markdown(summary: dict[str, Any]) -> str:
     for loss, rows in summary["verdicts"].items():
         lines += [
             f"\n## {loss.capitalize()} loss\n",
-            "| | against | % of the steps | as good or better | better | clearly better | "
-            "**worse** | **clearly worse** | mean ratio |",
+            f"| | against | % of the steps | {HEADS}",
             "| --- " * 9 + "|",
         ]
         for row in rows:
-            low, high = row["interval"]
-            cells = [row["ours"], CASES[row["case"]], str(row["moment"])]
-            shares = [f"{row[verdict]:.0%}" for verdict in VERDICTS]
-            shares[0] += f" [{low:.0%}, {high:.0%}]"
-            lines.append("| " + " | ".join([*cells, *shares, f"{row['mean ratio']:.2f}"]) + " |")
+            first = [row["ours"], CASES[row["case"]], str(row["moment"])]
+            lines.append("| " + " | ".join([*first, *cells(row)]) + " |")
     for key, rows in summary["by"].items():
         heads = [f"{ours}, {case}" for ours in OURS for case in ("same rate", "rivals tuned")]
         lines += [
@@ -177,19 +153,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     result = {**summary, "rates": [*RATES, "tuned"], "log_validation_loss": finals,
               "tuned_rates": done["tuned_rates"]}  # fmt: skip
-    text = json.dumps(_rounded(result), allow_nan=False)
+    text = json.dumps(rounded(result), allow_nan=False)
     options.out.with_suffix(".json").write_text(text.replace('{"', '\n{"') + "\n")
     options.out.with_suffix(".md").write_text(markdown(summary))
     print(markdown(summary), f"\n{done['seconds']:.0f} s")
-
-
-def _rounded(value: Any) -> Any:
-    """The same with four digits."""
-    if isinstance(value, float):
-        return float(f"{value:.4g}")
-    if isinstance(value, dict):
-        return {name: _rounded(item) for name, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 if __name__ == "__main__":
