@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from tf_agents.agents import tf_agent
@@ -18,8 +19,10 @@ from tf_agents.networks import (
     normal_projection_network,
     value_network,
 )
+from tf_agents.policies import tf_policy
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
-from tf_agents.trajectories import trajectory
+from tf_agents.trajectories import policy_step, trajectory
+from tf_agents.trajectories import time_step as ts
 
 from keras_greedylr import observation
 from keras_greedylr.validation import check_float, check_int
@@ -40,6 +43,7 @@ class Config:
         copies: How many of them are alike, so that an action is compared with others.
         iterations: PPO iterations; the learner's schedules go by their number.
         epochs: Passes of the learner over each iteration's transitions.
+        minibatches: Parts the runs are cut into, the learner taking a step on each.
         learning_rate: Of the learner's Adam at the start; it falls linearly to a tenth.
         hidden: Width of the two hidden layers of actor and critic.
         deviation: Standard deviation of the actions at the start; it is learned from there.
@@ -56,6 +60,7 @@ class Config:
     copies: int = 4
     iterations: int = 70
     epochs: int = 30
+    minibatches: int = 1
     learning_rate: float = 1e-3
     hidden: int = 64
     deviation: float = 0.3
@@ -68,7 +73,7 @@ class Config:
     def __post_init__(self) -> None:
         select(self.problems)
         check_int("seed", self.seed, least=0)
-        for name in ("runs", "copies", "iterations", "epochs", "hidden"):
+        for name in ("runs", "copies", "iterations", "epochs", "minibatches", "hidden"):
             check_int(name, getattr(self, name), least=1)
         for name in ("learning_rate", "deviation", "clip"):
             check_float(name, getattr(self, name), above=0.0)
@@ -110,7 +115,7 @@ class Trainer:
         )
         self._driver = dynamic_episode_driver.DynamicEpisodeDriver(
             self.environment,
-            self.agent.collect_policy,
+            _Explorer(self.agent.collect_policy, self.environment),
             observers=[self._buffer.add_batch],
             num_episodes=self.environment.batch_size,
         )
@@ -149,8 +154,11 @@ class Trainer:
         returns = tf.reduce_sum(frames.reward[:, :-1], axis=1).numpy()  # waits for the device
         collected = time.monotonic()
         frames = frames._replace(reward=self.environment.relative(frames.reward))
-        for _ in range(self.config.epochs):
-            loss = self._learn(frames)
+        stride = self.config.minibatches
+        # strided: each part has runs of every family
+        parts = [tf.nest.map_structure(lambda x: x[i::stride], frames) for i in range(stride)]
+        for part in parts * self.config.epochs:
+            loss = self._learn(part)
         self.iteration.assign_add(1)
         families = self.environment.by_family(returns)
         multiplier = frames.observation[:, :, observation.NAMES.index("multiplier")] * 7.0
@@ -222,6 +230,32 @@ class Trainer:
         path.write_text(json.dumps(mine, indent=2) + "\n", encoding="utf-8")
 
 
+class _Explorer(tf_policy.TFPolicy):
+    """The collect policy, its noise drawn by the step's number: a resumed training draws it too."""
+
+    def __init__(self, policy: tf_policy.TFPolicy, environment: ScheduleEnvironment) -> None:
+        super().__init__(
+            policy.time_step_spec,
+            policy.action_spec,
+            policy.policy_state_spec,
+            policy.info_spec,
+            clip=False,  # the environment does, and PPO wants to know what was drawn
+        )
+        self._policy, self._environment = policy, environment
+
+    def _variables(self) -> list[tf.Variable]:
+        return self._policy.variables()
+
+    def _distribution(self, time_step: ts.TimeStep, policy_state: Any) -> policy_step.PolicyStep:
+        return self._policy.distribution(time_step, policy_state)
+
+    def _action(
+        self, time_step: ts.TimeStep, policy_state: Any, seed: Any
+    ) -> policy_step.PolicyStep:
+        step = self._distribution(time_step, policy_state)
+        return step._replace(action=step.action.sample(seed=self._environment.step_seed()))
+
+
 def make_agent(config: Config, environment: ScheduleEnvironment) -> ppo_clip_agent.PPOClipAgent:
     """Returns the untrained agent: two tanh layers for the actor, two for the critic."""
     layers = (config.hidden, config.hidden)
@@ -247,7 +281,7 @@ def make_agent(config: Config, environment: ScheduleEnvironment) -> ppo_clip_age
         environment.observation_spec(), fc_layer_params=layers, activation_fn=activation
     )
 
-    steps = config.iterations * config.epochs  # by number, so that a seed gives one policy
+    steps = config.iterations * config.epochs * config.minibatches  # by number, so that a seed gives one policy
     learning_rate = tf.keras.optimizers.schedules.PolynomialDecay(
         config.learning_rate, steps, 0.1 * config.learning_rate
     )
