@@ -123,7 +123,7 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         return tf.reshape(copies - tf.reduce_mean(copies, axis=1, keepdims=True), rewards.shape)
 
     def step_seed(self) -> tf.Tensor:
-        """Returns a seed [2] of this step's own: it follows from the numbers of episode and step."""
+        """Returns a seed [2] of this step's own, which follows from the step's number."""
         seed = tf.stack([self.seed, self.episode])
         return tf.random.experimental.stateless_fold_in(seed, self._now.runs[0].interval)
 

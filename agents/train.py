@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 from tf_agents.agents import tf_agent
-from tf_agents.agents.ppo import ppo_clip_agent
 from tf_agents.drivers import dynamic_episode_driver
-from tf_agents.networks import (
-    actor_distribution_network,
-    normal_projection_network,
-    value_network,
-)
-from tf_agents.policies import tf_policy
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
-from tf_agents.trajectories import policy_step, trajectory
-from tf_agents.trajectories import time_step as ts
+from tf_agents.trajectories import trajectory
 
 from keras_greedylr import observation
 from keras_greedylr.validation import check_float, check_int
+from keras_greedylr_agents.agent import Explorer, make_agent
 from keras_greedylr_agents.environment import ScheduleEnvironment
 from keras_greedylr_agents.problems.families import select
 
@@ -47,8 +38,9 @@ class Config:
         learning_rate: Of the learner's Adam at the start; it falls linearly to a tenth.
         hidden: Width of the two hidden layers of actor and critic.
         deviation: Standard deviation of the actions at the start; it is learned from there.
-        discount: Of later rewards.
-        trace: Lambda of the generalised advantage estimate.
+        discount: Of later rewards; at 1 the return is what the loss fell in all.
+        trace: Lambda of the generalised advantage estimate; what a rate does to the validation
+            loss may show twenty decisions later, so it must not be small.
         clip: How far PPO lets a probability ratio move.
         entropy: Weight of the entropy bonus.
         training_share: Share of the reward that the training loss has; the rest is validation's.
@@ -59,16 +51,16 @@ class Config:
     runs: int = 544
     copies: int = 4
     iterations: int = 70
-    epochs: int = 30
-    minibatches: int = 1
+    epochs: int = 15
+    minibatches: int = 4
     learning_rate: float = 1e-3
     hidden: int = 64
     deviation: float = 0.3
-    discount: float = 0.99
-    trace: float = 0.95
+    discount: float = 1.0
+    trace: float = 0.98
     clip: float = 0.2
     entropy: float = 0.0
-    training_share: float = 0.0
+    training_share: float = 0.1
 
     def __post_init__(self) -> None:
         select(self.problems)
@@ -115,7 +107,7 @@ class Trainer:
         )
         self._driver = dynamic_episode_driver.DynamicEpisodeDriver(
             self.environment,
-            _Explorer(self.agent.collect_policy, self.environment),
+            Explorer(self.agent.collect_policy, self.environment),
             observers=[self._buffer.add_batch],
             num_episodes=self.environment.batch_size,
         )
@@ -154,9 +146,7 @@ class Trainer:
         returns = tf.reduce_sum(frames.reward[:, :-1], axis=1).numpy()  # waits for the device
         collected = time.monotonic()
         frames = frames._replace(reward=self.environment.relative(frames.reward))
-        stride = self.config.minibatches
-        # strided: each part has runs of every family
-        parts = [tf.nest.map_structure(lambda x: x[i::stride], frames) for i in range(stride)]
+        parts = _minibatches(frames, self.config.minibatches)
         for part in parts * self.config.epochs:
             loss = self._learn(part)
         self.iteration.assign_add(1)
@@ -230,75 +220,6 @@ class Trainer:
         path.write_text(json.dumps(mine, indent=2) + "\n", encoding="utf-8")
 
 
-class _Explorer(tf_policy.TFPolicy):
-    """The collect policy, its noise drawn by the step's number: a resumed training draws it too."""
-
-    def __init__(self, policy: tf_policy.TFPolicy, environment: ScheduleEnvironment) -> None:
-        super().__init__(
-            policy.time_step_spec,
-            policy.action_spec,
-            policy.policy_state_spec,
-            policy.info_spec,
-            clip=False,  # the environment does, and PPO wants to know what was drawn
-        )
-        self._policy, self._environment = policy, environment
-
-    def _variables(self) -> list[tf.Variable]:
-        return self._policy.variables()
-
-    def _distribution(self, time_step: ts.TimeStep, policy_state: Any) -> policy_step.PolicyStep:
-        return self._policy.distribution(time_step, policy_state)
-
-    def _action(
-        self, time_step: ts.TimeStep, policy_state: Any, seed: Any
-    ) -> policy_step.PolicyStep:
-        step = self._distribution(time_step, policy_state)
-        return step._replace(action=step.action.sample(seed=self._environment.step_seed()))
-
-
-def make_agent(config: Config, environment: ScheduleEnvironment) -> ppo_clip_agent.PPOClipAgent:
-    """Returns the untrained agent: two tanh layers for the actor, two for the critic."""
-    layers = (config.hidden, config.hidden)
-    activation = tf.keras.activations.tanh
-
-    def projection(spec: tf.TypeSpec) -> normal_projection_network.NormalProjectionNetwork:
-        # a bounded mean through tanh, and one deviation for all observations
-        return normal_projection_network.NormalProjectionNetwork(
-            spec,
-            init_means_output_factor=0.01,
-            std_bias_initializer_value=math.log(math.expm1(config.deviation)),
-            std_transform=tf.nn.softplus,
-        )
-
-    actor = actor_distribution_network.ActorDistributionNetwork(
-        environment.observation_spec(),
-        environment.action_spec(),
-        fc_layer_params=layers,
-        activation_fn=activation,
-        continuous_projection_net=projection,
-    )
-    critic = value_network.ValueNetwork(
-        environment.observation_spec(), fc_layer_params=layers, activation_fn=activation
-    )
-
-    steps = config.iterations * config.epochs * config.minibatches  # by number, so that a seed gives one policy
-    learning_rate = tf.keras.optimizers.schedules.PolynomialDecay(
-        config.learning_rate, steps, 0.1 * config.learning_rate
-    )
-    agent = ppo_clip_agent.PPOClipAgent(
-        environment.time_step_spec(),
-        environment.action_spec(),
-        optimizer=tf.keras.optimizers.Adam(learning_rate, epsilon=1e-5),
-        actor_net=actor,
-        value_net=critic,
-        importance_ratio_clipping=config.clip,
-        lambda_value=config.trace,
-        discount_factor=config.discount,
-        entropy_regularization=config.entropy,
-        num_epochs=1,
-        use_gae=True,
-        normalize_observations=False,  # they are of order one already, and export stays a plain net
-        gradient_clipping=0.5,
-    )
-    agent.initialize()
-    return agent
+def _minibatches(frames: trajectory.Trajectory, count: int) -> list[trajectory.Trajectory]:
+    """Every `count`-th run from the first, from the second, ...: each part has all families."""
+    return [tf.nest.map_structure(lambda x, i=i: x[i::count], frames) for i in range(count)]
