@@ -123,6 +123,11 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         copies = tf.reshape(rewards, (-1, self.copies, rewards.shape[1]))
         return tf.reshape(copies - tf.reduce_mean(copies, axis=1, keepdims=True), rewards.shape)
 
+    def step_seed(self) -> tf.Tensor:
+        """Returns a seed [2] of this step's own, which follows from the step's number."""
+        seed = tf.stack([self.seed, self.episode])
+        return tf.random.experimental.stateless_fold_in(seed, self._now.runs[0].interval)
+
     def play(self, episode: Episode, action: tf.Tensor) -> tuple[Episode, tf.Tensor]:
         """Returns the runs one interval on, and what is seen of them."""
         history, rates = observation.apply_action(tnp, episode.history, action)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,18 +10,13 @@ from pathlib import Path
 
 import tensorflow as tf
 from tf_agents.agents import tf_agent
-from tf_agents.agents.ppo import ppo_clip_agent
 from tf_agents.drivers import dynamic_episode_driver
-from tf_agents.networks import (
-    actor_distribution_network,
-    normal_projection_network,
-    value_network,
-)
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
 from tf_agents.trajectories import trajectory
 
 from keras_greedylr import observation
 from keras_greedylr.validation import check_float, check_int
+from keras_greedylr_agents.agent import Explorer, make_agent
 from keras_greedylr_agents.environment import ScheduleEnvironment
 from keras_greedylr_agents.problems.families import select
 
@@ -40,11 +34,13 @@ class Config:
         copies: How many of them are alike, so that an action is compared with others.
         iterations: PPO iterations; the learner's schedules go by their number.
         epochs: Passes of the learner over each iteration's transitions.
+        minibatches: Parts the runs are cut into, the learner taking a step on each.
         learning_rate: Of the learner's Adam at the start; it falls linearly to a tenth.
         hidden: Width of the two hidden layers of actor and critic.
         deviation: Standard deviation of the actions at the start; it is learned from there.
-        discount: Of later rewards.
-        trace: Lambda of the generalised advantage estimate.
+        discount: Of later rewards; at 1 the return is what the loss fell in all.
+        trace: Lambda of the generalised advantage estimate; what a rate does to the validation
+            loss may show twenty decisions later, so it must not be small.
         clip: How far PPO lets a probability ratio move.
         entropy: Weight of the entropy bonus.
         training_share: Share of the reward that the training loss has; the rest is validation's.
@@ -55,20 +51,21 @@ class Config:
     runs: int = 544
     copies: int = 4
     iterations: int = 70
-    epochs: int = 30
+    epochs: int = 15
+    minibatches: int = 4
     learning_rate: float = 1e-3
     hidden: int = 64
     deviation: float = 0.3
-    discount: float = 0.99
-    trace: float = 0.95
+    discount: float = 1.0
+    trace: float = 0.98
     clip: float = 0.2
     entropy: float = 0.0
-    training_share: float = 0.0
+    training_share: float = 0.1
 
     def __post_init__(self) -> None:
         select(self.problems)
         check_int("seed", self.seed, least=0)
-        for name in ("runs", "copies", "iterations", "epochs", "hidden"):
+        for name in ("runs", "copies", "iterations", "epochs", "minibatches", "hidden"):
             check_int(name, getattr(self, name), least=1)
         for name in ("learning_rate", "deviation", "clip"):
             check_float(name, getattr(self, name), above=0.0)
@@ -110,7 +107,7 @@ class Trainer:
         )
         self._driver = dynamic_episode_driver.DynamicEpisodeDriver(
             self.environment,
-            self.agent.collect_policy,
+            Explorer(self.agent.collect_policy, self.environment),
             observers=[self._buffer.add_batch],
             num_episodes=self.environment.batch_size,
         )
@@ -149,8 +146,9 @@ class Trainer:
         returns = tf.reduce_sum(frames.reward[:, :-1], axis=1).numpy()  # waits for the device
         collected = time.monotonic()
         frames = frames._replace(reward=self.environment.relative(frames.reward))
-        for _ in range(self.config.epochs):
-            loss = self._learn(frames)
+        parts = _minibatches(frames, self.config.minibatches)
+        for part in parts * self.config.epochs:
+            loss = self._learn(part)
         self.iteration.assign_add(1)
         families = self.environment.by_family(returns)
         multiplier = frames.observation[:, :, observation.NAMES.index("multiplier")] * 7.0
@@ -222,49 +220,6 @@ class Trainer:
         path.write_text(json.dumps(mine, indent=2) + "\n", encoding="utf-8")
 
 
-def make_agent(config: Config, environment: ScheduleEnvironment) -> ppo_clip_agent.PPOClipAgent:
-    """Returns the untrained agent: two tanh layers for the actor, two for the critic."""
-    layers = (config.hidden, config.hidden)
-    activation = tf.keras.activations.tanh
-
-    def projection(spec: tf.TypeSpec) -> normal_projection_network.NormalProjectionNetwork:
-        # a bounded mean through tanh, and one deviation for all observations
-        return normal_projection_network.NormalProjectionNetwork(
-            spec,
-            init_means_output_factor=0.01,
-            std_bias_initializer_value=math.log(math.expm1(config.deviation)),
-            std_transform=tf.nn.softplus,
-        )
-
-    actor = actor_distribution_network.ActorDistributionNetwork(
-        environment.observation_spec(),
-        environment.action_spec(),
-        fc_layer_params=layers,
-        activation_fn=activation,
-        continuous_projection_net=projection,
-    )
-    critic = value_network.ValueNetwork(
-        environment.observation_spec(), fc_layer_params=layers, activation_fn=activation
-    )
-
-    steps = config.iterations * config.epochs  # by number, so that a seed gives one policy
-    learning_rate = tf.keras.optimizers.schedules.PolynomialDecay(
-        config.learning_rate, steps, 0.1 * config.learning_rate
-    )
-    agent = ppo_clip_agent.PPOClipAgent(
-        environment.time_step_spec(),
-        environment.action_spec(),
-        optimizer=tf.keras.optimizers.Adam(learning_rate, epsilon=1e-5),
-        actor_net=actor,
-        value_net=critic,
-        importance_ratio_clipping=config.clip,
-        lambda_value=config.trace,
-        discount_factor=config.discount,
-        entropy_regularization=config.entropy,
-        num_epochs=1,
-        use_gae=True,
-        normalize_observations=False,  # they are of order one already, and export stays a plain net
-        gradient_clipping=0.5,
-    )
-    agent.initialize()
-    return agent
+def _minibatches(frames: trajectory.Trajectory, count: int) -> list[trajectory.Trajectory]:
+    """Every `count`-th run from the first, from the second, ...: each part has all families."""
+    return [tf.nest.map_structure(lambda x, i=i: x[i::count], frames) for i in range(count)]

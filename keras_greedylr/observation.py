@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 Array = Any  # whatever `xp` calls an array
 
-VERSION = 2  # of everything in this module a policy depends on; any change of meaning is a new one
+VERSION = 3  # of everything in this module a policy depends on; any change of meaning is a new one
 DECISIONS = 40  # intervals a run is cut into
 STRIDE = 3.0  # log2: the most one action moves the multiplier; a|a| keeps small actions fine
 START = -7.0  # log2 of the first interval's rate against the initial rate
@@ -42,6 +42,7 @@ NAMES: tuple[str, ...] = (
     "action",  # the last action
     "loss_total",  # log(loss / first loss) / 2
     "loss_best",  # log(loss / lowest so far)
+    "loss_stale",  # progress since the loss was lowest, * 4
     "loss_change",  # 4 * log(loss / fast average before it)
     "loss_trend",  # 4 * log(fast average / slow average)
     "loss_noise",  # log of (standard deviation / mean) of the interval's batch losses, + 2
@@ -49,12 +50,14 @@ NAMES: tuple[str, ...] = (
     "validated",  # 1 once there was a validation loss
     "validation_total",  # log(validation loss / first validation loss) / 2
     "validation_best",  # 4 * log(validation loss / lowest so far)
+    "validation_stale",  # progress since the validation loss was lowest, * 4
     "validation_gap",  # log(validation loss / loss)
     "validation_age",  # progress since the last validation loss, * 8
     "movement",  # (log(relative movement of the weights in the interval) + 4) / 2
     "movement_change",  # log(movement / movement of the interval before)
     "alignment",  # cosine between the interval's movement and the one before
     "norm",  # log(norm of the weights / norm after the first interval)
+    "bounded",  # 1 where a stability bound is known
 )
 
 
@@ -82,11 +85,13 @@ class History(NamedTuple):
     progress: Array
     first_loss: Array  # the losses hold 1 until there was a finite one
     best_loss: Array
+    best_at: Array  # progress then
     fast_loss: Array  # moving averages
     slow_loss: Array
     validations: Array  # number of finite validation losses
     first_validation: Array
     best_validation: Array
+    best_validation_at: Array  # progress then
     validation: Array  # the last one
     validated_at: Array  # progress then
     log_movement: Array
@@ -128,7 +133,8 @@ def init(
         initial_rate=learning_rate,
         min_rate=learning_rate * MIN_FALL if min_rate is None else min_rate,
         max_rate=learning_rate * MAX_RISE if max_rate is None else max_rate,
-        **dict.fromkeys(("action", "seen", "progress", "validations", "validated_at"), zero),
+        **dict.fromkeys(("action", "seen", "progress", "best_at", "validations"), zero),
+        **dict.fromkeys(("best_validation_at", "validated_at"), zero),
         **dict.fromkeys(("first_loss", "best_loss", "fast_loss", "slow_loss"), one),
         **dict.fromkeys(("first_validation", "best_validation", "validation"), one),
         log_movement=zero,
@@ -169,6 +175,7 @@ def observe(
     fast = remember(old.fast_loss, _mix(FAST, old.fast_loss, loss))
     slow = remember(old.slow_loss, _mix(SLOW, old.slow_loss, loss))
     best = remember(old.best_loss, xp.minimum(old.best_loss, loss))
+    best_at = xp.where(first | (sound & (loss < old.best_loss)), now.progress, old.best_at)
     first_loss = remember(old.first_loss, old.first_loss)
     before = remember(old.fast_loss, old.fast_loss)
 
@@ -176,7 +183,9 @@ def observe(
     first_fresh = fresh & (old.validations == 0.0)
     validation = xp.where(fresh, now.validation_loss, old.validation)
     first_validation = xp.where(first_fresh, validation, old.first_validation)
-    best_validation = xp.where(first_fresh, validation, xp.minimum(old.best_validation, validation))
+    better = first_fresh | (fresh & (validation < old.best_validation))
+    best_validation = xp.where(better, validation, old.best_validation)
+    best_validation_at = xp.where(better, now.progress, old.best_validation_at)
     one, zero = xp.ones_like(old.seen), xp.zeros_like(old.seen)
     validations = old.validations + xp.where(fresh, one, zero)
     validated_at = xp.where(fresh, now.progress, old.validated_at)
@@ -194,11 +203,13 @@ def observe(
         progress=now.progress,
         first_loss=first_loss,
         best_loss=best,
+        best_at=best_at,
         fast_loss=fast,
         slow_loss=slow,
         validations=validations,
         first_validation=first_validation,
         best_validation=best_validation,
+        best_validation_at=best_validation_at,
         validation=validation,
         validated_at=validated_at,
         log_movement=log_movement,
@@ -212,6 +223,7 @@ def observe(
         "action": old.action,
         "loss_total": 0.5 * _log_ratio(xp, loss, first_loss) + broken * LIMIT,
         "loss_best": _log_ratio(xp, loss, best) + broken * LIMIT,
+        "loss_stale": 4.0 * (now.progress - best_at),
         "loss_change": 4.0 * _log_ratio(xp, loss, before) + broken * LIMIT,
         "loss_trend": 4.0 * _log_ratio(xp, fast, slow),
         "loss_noise": noise + 2.0,
@@ -219,12 +231,14 @@ def observe(
         "validated": validated,
         "validation_total": validated * 0.5 * _log_ratio(xp, validation, first_validation),
         "validation_best": validated * 4.0 * _log_ratio(xp, validation, best_validation),
+        "validation_stale": validated * 4.0 * (now.progress - best_validation_at),
         "validation_gap": validated * _log_ratio(xp, validation, loss),
         "validation_age": validated * 8.0 * (now.progress - validated_at),
         "movement": (log_movement + 4.0) / 2.0,
         "movement_change": xp.where(started, log_movement - old.log_movement, 0.0),
         "alignment": xp.where(_finite(xp, now.alignment), now.alignment, 0.0),
         "norm": xp.log(norm / first_norm),
+        "bounded": xp.where(bound < NO_BOUND, one, zero),
     }
     observation = xp.stack([features[name] for name in NAMES], axis=-1)
     return history, xp.clip(observation, -LIMIT, LIMIT)

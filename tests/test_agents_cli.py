@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("tf_agents")
 import keras_greedylr_agents  # noqa: F401, I001
 
+from keras_greedylr import observation
 from keras_greedylr.policy import load_policy
 from keras_greedylr_agents.cli import main
 
@@ -24,7 +25,7 @@ def test_train_resume_and_evaluate(tmp_path, capsys):
     policy = load_policy(out)
     assert policy.card["iterations"] == 2 and policy.card["config"]["problems"] == "teacher"
     assert policy.card["command"].startswith("train-agent") and "teacher" in policy.card["command"]
-    assert np.isfinite(policy(np.zeros((2, 18), np.float32))).all()
+    assert np.isfinite(policy(np.zeros((2, len(observation.NAMES)), np.float32))).all()
 
     report = tmp_path / "report"
     evaluate = ["evaluate", str(out), "--split", "development", "--problems", "cancer"]

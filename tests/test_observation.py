@@ -101,6 +101,18 @@ def test_first_loss_not_finite_does_not_stay():
     assert history.first_loss == history.best_loss == history.first_validation == 3.0
 
 
+def test_how_long_ago_the_lowest_losses_were():
+    losses, validations = f32([3, 2, 4, 5, 1]), f32([np.nan, 3, 2, np.nan, 2])
+    history, stale = observation.init(np, np.ones(1, f32)), []
+    for t in range(5):
+        loss, validation, one = losses[t : t + 1], validations[t : t + 1], np.ones(1, f32)
+        now = Interval(loss, one, validation, one * f32(0.1 * (t + 1)), one, one, one)
+        history, seen = observation.observe(np, history, now)
+        stale.append([seen[0, NAMES.index(f"{name}_stale")] for name in ("loss", "validation")])
+    expected = np.array([[0, 0, 1, 2, 0], [0, 0, 0, 1, 2]]).T * 0.4
+    np.testing.assert_allclose(stale, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(("scale", "rate"), [(1e-6, 1e-5), (1e6, 1.0), (1.0, 100.0)])
 def test_scale_of_loss_and_rate_does_not_matter(scale, rate):
     intervals = run_of(2, 4)
