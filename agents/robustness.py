@@ -135,12 +135,14 @@ def study(
 
     Returns:
         By model, `log_losses` [conditions, contestants, rates, seeds] at the end, the last rate
-        being the tuned one; `tuned` rates [conditions, contestants]; `recoveries`
-        [spikes, contestants, rates]; beside them `runs` and `seconds`.
+        being the tuned one; `log_excess`, of the losses above the model's floor; `tuned` rates
+        [conditions, contestants]; `recoveries` [spikes, contestants, rates]. Beside them `runs`
+        and `seconds`.
     """
     begin, names = time.perf_counter(), list(CONTESTANTS)
     shape = (len(conditions), len(names))
-    done: dict[str, Any] = {"log_losses": {}, "tuned": {}, "recoveries": {}, "runs": 0}
+    parts = ("log_losses", "log_excess", "tuned", "recoveries")
+    done: dict[str, Any] = {**{part: {} for part in parts}, "runs": 0}
     for count, model in enumerate(models, start=1):
         landscape = LANDSCAPES[model]
         grid = np.broadcast_to(GRID, (*shape, len(GRID)))
@@ -152,7 +154,8 @@ def study(
         done["runs"] += clean[0].size
         clean, noise, first = compare(landscape, conditions, multiples, seeds, seed=0)
         done["runs"] += clean[0].size
-        done["log_losses"][model] = np.moveaxis(_log(clean[-1], first), 1, -1)
+        for part, floor in (("log_losses", 0.0), ("log_excess", landscape.floor)):
+            done[part][model] = np.moveaxis(_log(clean[-1] - floor, first - floor), 1, -1)
         done["tuned"][model] = best
         done["recoveries"][model] = np.concatenate(
             [

@@ -37,7 +37,8 @@ class Landscape(Protocol):
     """A loss, of which each run has an instance."""
 
     sort: str  # "function" or "network"
-    compiled: bool  # by XLA, where that pays
+    floor: float  # what the loss cannot fall below
+    compiled: bool  # by XLA: where that pays, or TensorFlow's threads would decide rounding
 
     def sample(self, seed: tf.Tensor, runs: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns weights [P, n] to start at, and instances [P, ...]."""
@@ -56,6 +57,7 @@ class Function:
     formula: Callable[[tf.Tensor], tf.Tensor]  # [P, n] to [P]
     size: int
     sort: str = "function"
+    floor: float = 0.0
     compiled: bool = False
 
     def sample(self, seed: tf.Tensor, runs: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -80,6 +82,7 @@ class Regression:
     layers: tuple[Layer, ...]
     shape: tuple[int, ...] = (16,)
     sort: str = "network"
+    floor: float = UNFIT
     compiled: bool = False
 
     def sample(self, seed: tf.Tensor, runs: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -102,7 +105,7 @@ class Regression:
         flat = [tf.reshape(p, (-1, *s)) for p, s in zip(parts, shapes, strict=True)]
         params = tf.nest.pack_sequence_as(self._shapes, flat)
         out = apply_network(self._network, params, tf.constant(self._inputs)[None])
-        return tf.reduce_mean(tf.square(out[..., 0] - instances), axis=1) + UNFIT
+        return tf.reduce_mean(tf.square(out[..., 0] - instances), axis=1) + self.floor
 
     @property
     def _network(self) -> tuple[Layer, ...]:
@@ -148,7 +151,7 @@ LANDSCAPES: dict[str, Landscape] = {
     "perceptron": Regression((Dense(16, "relu"), Dense(8, "relu"))),
     "deep": Regression((Dense(8, "tanh"),) * 4),
     "wide": Regression((Dense(32, "relu"),)),
-    "residual": Regression((Dense(8), Residual(8), Residual(8))),
+    "residual": Regression((Dense(8), Residual(8), Residual(8)), compiled=True),
     "convolution": Regression((Convolution(6), Dense(8, "relu")), (6, 6, 1)),
     "recurrent": Regression((Recurrent(10),), (4, 4)),
     "attention": Regression((Project(6), Attention(1)), (4, 4), compiled=True),

@@ -33,7 +33,7 @@ import keras_greedylr_agents  # noqa: F401, I001 - before TensorFlow
 import numpy as np
 
 from keras_greedylr_agents.noises import CONDITIONS, STEPS, STRENGTHS
-from keras_greedylr_agents.problems.landscapes import LANDSCAPES
+from keras_greedylr_agents.problems.landscapes import LANDSCAPES, UNFIT
 from keras_greedylr_agents.robustness import CONTESTANTS, OURS, RATE, RATES, RIVALS, study
 from keras_greedylr_agents.verdicts import HEADS, cells, counted, rounded
 
@@ -108,16 +108,22 @@ def recovered(steps: list[np.ndarray]) -> dict[str, Any]:
 
 def summarise(done: dict[str, Any], conditions: Sequence[tuple[str, float]]) -> dict[str, Any]:
     """Every table."""
-    logs = done["log_losses"]
+    logs, excess = done["log_losses"], done["log_excess"]
     names = list(CONTESTANTS)
 
-    def row(pick: Callable[[np.ndarray], np.ndarray], of: Sequence[str], **what: str) -> dict:
+    def row(
+        pick: Callable[[np.ndarray], np.ndarray],
+        of: Sequence[str],
+        logs: dict[str, np.ndarray] = logs,
+        **what: str,
+    ) -> dict[str, Any]:
         return {**what, **counted([pick(ratios(logs[model], **what)) for model in of])}
 
-    verdicts = [
-        row(lambda ratio: ratio, list(logs), ours=ours, case=case)
-        for ours in OURS for case in CASES
-    ]  # fmt: skip
+    def both(**what: str) -> dict[str, Any]:
+        above = row(lambda ratio: ratio, list(logs), excess, **what)
+        return {**row(lambda ratio: ratio, list(logs), **what), "above the floor": above}
+
+    verdicts = [both(ours=ours, case=case) for ours in OURS for case in CASES]
     groups: dict[str, list] = {"rival": [], "noise": [], "strength": [], "model": [], "sort": []}
     for ours in OURS:
         for case in ("published", "rivals"):
@@ -157,9 +163,14 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def markdown(summary: dict[str, Any]) -> str:
     """The report."""
     lines = [summary["heading"], "\n## Won and lost\n"]
-    lines += [f"| | against | {HEADS}", "| --- " * 8 + "|"]
+    lines += [f"| | against | {HEADS} above the floor |", "| --- " * 9 + "|"]
     for row in summary["verdicts"]:
-        lines.append("| " + " | ".join([row["ours"], CASES[row["case"]], *cells(row)]) + " |")
+        found = [row["ours"], CASES[row["case"]], *cells(row), _short(row["above the floor"])]
+        lines.append("| " + " | ".join(found) + " |")
+    lines.append(
+        f"\nOf a network's loss {UNFIT:g} is noise that no network can fit, and most end near it. "
+        "Above the floor: as good or better / clearly worse by the rest of the loss alone."
+    )
     lines += [
         "\n## Final losses\n",
         "Over all models, noises, strengths and seeds. The arithmetic mean over all is in effect "
@@ -192,10 +203,13 @@ def markdown(summary: dict[str, Any]) -> str:
         rows = []
         for of in dict.fromkeys(row["of"] for row in found):
             mine = [row for row in found if row["of"] == of]
-            shares = [f"{r['as good or better']:.0%} / {r['clearly worse']:.0%}" for r in mine]
-            rows.append([of, *shares])
+            rows.append([of, *map(_short, mine)])
         lines += table([key, *heads], rows)
     return "\n".join(lines) + "\n"
+
+
+def _short(row: dict[str, Any]) -> str:
+    return f"{row['as good or better']:.0%} / {row['clearly worse']:.0%}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
