@@ -81,7 +81,7 @@ DAMAGES = {
     "format": (_card(lambda c: c.update(format_version=9)), "format_version 1 only. Received: 9"),
     "observation": (
         _card(lambda c: c["observation"].update(version=9)),
-        "observation version 3 only. Received: 9",
+        f"observation version {observation.VERSION} only. Received: 9",
     ),
     "names": (
         _card(lambda c: c["observation"]["names"].append("mood")),
@@ -107,5 +107,5 @@ def test_unknown_names():
         load_policy("no such policy")
     with pytest.raises(ValueError, match="`runtime` must be one of"):
         load_policy(runtime="jax")
-    with pytest.raises(ValueError, match=r"shape \[B, 21\]. Received: shape \[3\]"):
+    with pytest.raises(ValueError, match=rf"shape \[B, {WIDTH}\]. Received: shape \[3\]"):
         load_policy(runtime="numpy")(np.zeros(3, np.float32))
