@@ -102,7 +102,8 @@ def train(
     then, movement = weights, tf.zeros_like(weights)
     used, clean, shown, sizes = np.float32(controller.first(rates, None)), [], [], []
     for i in range(STEPS):
-        drawn = tf.random.stateless_normal((seeds, weights.shape[1]), (seed, i))
+        # Not (seed, 0): of that a function draws where its runs start.
+        drawn = tf.random.stateless_normal((seeds, weights.shape[1]), (seed, i + 1))
         now = Noise(*(tf.constant(field[i]) for field in as_floats))
         state, loss, size = _compiled(landscape)(
             state, instances, unit, now, drawn, tf.constant(i + 1.0), tf.constant(used)

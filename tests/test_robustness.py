@@ -83,7 +83,7 @@ def test_the_gradient_is_disturbed():
     np.testing.assert_allclose(after_one(QUIET, 1.0), expected(distance), rtol=1e-5)
     turned = QUIET._replace(turn=np.full(noises.STEPS, -1.0))
     np.testing.assert_allclose(after_one(turned, 1.0), expected(-distance), rtol=1e-5)
-    vector = tf.random.stateless_normal((1, 3), (0, 0)).numpy()[0]
+    vector = tf.random.stateless_normal((1, 3), (0, 1)).numpy()[0]
     pushed = QUIET._replace(push=np.full(noises.STEPS, 0.5))
     for unit in (1.0, 1e3):
         gradient = 2 * distance + 0.5 * unit * vector
@@ -209,3 +209,21 @@ def test_the_same_seed_gives_the_same_table(tmp_path, capsys):
     for row in found["verdicts"]:
         assert row["as good or better"] + row["worse"] == pytest.approx(1.0, abs=1e-3)
     assert {row["of"] for row in found["recovery"]} == set(robustness.CONTESTANTS)
+
+
+def test_the_noise_is_not_where_runs_start(monkeypatch):
+    """Both are drawn from the study's seed: a drift along the start would lead to the minimum."""
+    drawn, normal = [], tf.random.stateless_normal
+
+    def recording(shape, seed):
+        drawn.append(normal(shape, seed).numpy())
+        return normal(shape, seed)
+
+    monkeypatch.setattr(tf.random, "stateless_normal", recording)
+    landscape = LANDSCAPES["quadratic"]
+    start = landscape.sample(tf.constant([0, 0]), 2)
+    drawn.clear()
+    quiet, rates = noises.draw(noises.CONDITIONS[:1], 2, 0), np.full(2, 0.01, np.float32)
+    noisy_training.train(landscape, start, quiet, rates, Fixed(lambda progress: 1.0), rates, 0)
+    assert len(drawn) == noises.STEPS
+    assert not any(np.isclose(vectors, start[0].numpy()).any() for vectors in drawn)
