@@ -75,7 +75,7 @@ def _spikes(begins: np.ndarray, sizes: np.ndarray, strength: float) -> Noise:
 
 
 def plateau(rng: np.random.Generator, strength: float) -> Noise:
-    """For 40 steps of every 80 hardly any gradient, and a metric that only flickers."""
+    """For 40 steps of every 80 less gradient, a tenth at full strength, and a flickering metric."""
     flat = np.arange(STEPS) % 80 >= 40
     flicker = 0.05 * strength * rng.normal(size=STEPS)
     return _noise(metric=flicker * flat, turn=1.0 - 0.9 * strength * flat)

@@ -63,10 +63,16 @@ class Config:
     training_share: float = 0.1
 
     def __post_init__(self) -> None:
-        select(self.problems)
+        families = len(select(self.problems))
         check_int("seed", self.seed, least=0)
         for name in ("runs", "copies", "iterations", "epochs", "minibatches", "hidden"):
             check_int(name, getattr(self, name), least=1)
+        if self.runs < families * self.minibatches:
+            raise ValueError(
+                f"Each minibatch holds runs of all {families} families: `runs` must be at least "
+                f"`minibatches` times that. Received: runs={self.runs}, "
+                f"minibatches={self.minibatches}"
+            )
         for name in ("learning_rate", "deviation", "clip"):
             check_float(name, getattr(self, name), above=0.0)
         for name in ("discount", "trace", "training_share"):
@@ -195,7 +201,7 @@ class Trainer:
 
     @tf.function(autograph=False)
     def _learn(self, frames: trajectory.Trajectory) -> tf_agent.LossInfo:
-        """One epoch: epochs of the agent's own would be unrolled into the graph."""
+        """One step on a minibatch: epochs of the agent's own would be unrolled into the graph."""
         return self.agent.train(frames)
 
     def _claim(self, resume: bool) -> None:

@@ -56,7 +56,23 @@ def optimizer(momentum):
     return lambda setting: keras.optimizers.SGD(setting.rate, momentum)
 
 
+class Untold(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule without a configuration, as users write them."""
+
+    def __init__(self, rates):
+        super().__init__()
+        self.rates = rates
+
+    def __call__(self, step):
+        return keras.ops.take(keras.ops.convert_to_tensor(self.rates), keras.ops.minimum(step, 1))
+
+
+def untold(rates):
+    return lambda setting: Untold(rates)
+
+
 EDITS = {
+    "schedule without a configuration": (untold([0.1, 0.01]), untold([0.1, 0.02])),
     "schedule": (schedule(5), schedule(6)),
     "callback": (callback(1), callback(2)),
     "optimizer": (optimizer(0.0), optimizer(0.5)),

@@ -139,6 +139,14 @@ def test_callbacks_that_set_the_rate_are_refused_beside(optimizer):
         model.fit(np.ones((8, 3)), np.ones((8, 1)), verbose=0, callbacks=[GreedyLR()])
 
 
+def test_and_inside_loss_scaling():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    inner = HypergradientDescent(keras.optimizers.SGD())
+    model.compile(keras.optimizers.LossScaleOptimizer(inner), "mse")
+    with pytest.raises(ValueError, match=r"GreedyLR sets the.*, but HypergradientDescent"):
+        model.fit(np.ones((8, 3)), np.ones((8, 1)), verbose=0, callbacks=[GreedyLR()])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

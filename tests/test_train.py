@@ -112,7 +112,16 @@ def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
         export.write_policy(tmp_path / "other", layers)
 
 
-@pytest.mark.parametrize("wrong", [{"runs": 0}, {"clip": 0.0}, {"seed": -1}, {"problems": "x"}])
+WRONG = [
+    {"runs": 0},
+    {"runs": 30},  # fewer than one of each family in each minibatch
+    {"clip": 0.0},
+    {"seed": -1},
+    {"problems": "x"},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_config_is_checked(wrong):
     with pytest.raises(ValueError, match="Received"):
         Config(**wrong)

@@ -33,7 +33,7 @@ def update(
         optimizer: A name in `SLOTS`.
         params, gradients: Nests of one structure.
         slots: What `init_slots` or the last step returned.
-        updates: [P] float32, how many steps there will have been after this one.
+        updates: [P] or [] float32, how many steps there will have been after this one.
         rates: [P].
         momentum: [P], of the heavy ball.
     """

@@ -263,9 +263,10 @@ class GreedyLR(Schedule):
         self._take(self._late.arrive(batch, logs or {}))
 
     def _on_batch_of_epoch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._training_logs = logs or {}
-        if not self._validated and self._is_last(batch):
-            self._settle(self._training_logs)
+        if self._validated:
+            self._training_logs = logs or {}
+        elif self._is_last(batch):
+            self._settle(logs or {})
 
     def _is_last(self, batch: int) -> bool:
         """Whether the epoch ends with this batch; false where nobody can know."""

@@ -229,8 +229,12 @@ def check_free(optimizer: Any, asker: str) -> None:
     if getattr(optimizer, "sets_learning_rate", False):
         raise ValueError(
             f"{asker} sets the learning rate, but {type(optimizer).__name__} sets it as well. "
-            "Leave one of them out."
+            "Compile the model with an optimizer that leaves its rate alone."
         )
+    if hasattr(optimizer, "inner_optimizer"):
+        check_free(optimizer.inner_optimizer, asker)
+    for part in getattr(optimizer, "optimizers", ()):
+        check_free(part, asker)
 
 
 def read_rate(optimizer: Any, asker: str) -> float:

@@ -78,13 +78,22 @@ def describe_contestants(
 
 
 def _describe_part(part: Part) -> list[Any]:
-    if hasattr(part, "get_config"):
+    try:
         config = _anonymous(part.get_config(), but=("name",))
-    else:  # Keras' callbacks do not tell their arguments
-        config = {k: v for k, v in vars(part).items() if isinstance(v, str | float | int)}
+    except (AttributeError, NotImplementedError):  # Keras' callbacks do not tell their arguments
+        config = {name: _plain(value) for name, value in vars(part).items()}
     # Another policy may have been written to the same folder.
     card = part._policy.card if isinstance(part, LearnedLR) else None
     return [type(part).__name__, config, card]
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, text, and containers of these; of anything else the kind."""
+    if isinstance(value, dict):
+        return sorted((str(key), str(_plain(inner))) for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value if isinstance(value, str | float | int | None) else type(value).__name__
 
 
 def _source(thing: Any) -> str | None:
