@@ -210,7 +210,8 @@ WRONG = {
     "no data": ({"data": X}, "`data` must be"),
     "sets its rate": ({"model": hypergradient}, "but HypergradientDescent sets it as well"),
     "a generator": ({"data": {"x": (batch for batch in [DATA])}}, "gone through anew"),
-    "an iterator": ({"data": {"x": iter([DATA])}}, "Received: a list_iterator"),
+    "an iterator": ({"data": {"x": iter([DATA])}}, "Received: x is a list_iterator"),
+    "another": ({"data": {"x": X, "y": Y, "validation_data": iter([DATA])}}, "validation_data is"),
     "keys": ({"data": {"x": X, "epochs": 3}}, "of which wrong or missing are"),
     "not to be pickled": ({"jobs": 2, "model": lambda: small()}, "go to other processes"),
 }

@@ -36,11 +36,12 @@ def fit_arguments(data: Any, batch_size: int) -> dict[str, Any]:
             f"the comparison. Received: keys {sorted(arguments)}, of which wrong or missing are "
             f"{sorted(wrong)}"
         )
-    if is_gone_through_once(arguments["x"]):
-        raise ValueError(
-            "`data` must hold what can be gone through anew in each run: arrays, a dataset, a "
-            f"PyDataset. Received: a {type(arguments['x']).__name__}"
-        )
+    for name in ("x", "validation_data"):
+        if is_gone_through_once(arguments.get(name)):
+            raise ValueError(
+                "`data` must hold what can be gone through anew in each run: arrays, a dataset, a "
+                f"PyDataset. Received: {name} is a {type(arguments[name]).__name__}"
+            )
     if hasattr(_first(arguments["x"]), "shape"):
         arguments.setdefault("batch_size", batch_size)
     return arguments
