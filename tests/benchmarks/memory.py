@@ -88,7 +88,9 @@ def objects(thing, seen=None):
         seen[id(thing)] = thing
         ours = type(thing).__module__.startswith("keras_greedylr")
         if ours or isinstance(thing, dict | list | tuple | set):
-            for inner in gc.get_referents(thing):
+            # Not all referents: Python 3.13 gives none of a dictionary that is an object's `vars`.
+            named = isinstance(thing, dict)
+            for inner in (*thing, *thing.values()) if named else gc.get_referents(thing):
                 if not isinstance(inner, type):
                     objects(inner, seen)
     return len(seen)
