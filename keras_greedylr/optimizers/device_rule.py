@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_greedylr.optimizers.scalars import maximum, minimum, select
+from keras_greedylr.optimizers.scalars import constant, maximum, minimum, select
 from keras_greedylr.rule import ANNEAL, GreedyRule, GreedyState
 
 # The vector: these, and then the values of the window, newest first. Values are those that get
@@ -36,8 +36,7 @@ FIELDS = (
     "steps",
     "initial",
     "best",  # NONE before the first value
-    "good",
-    "bad",
+    "run",  # improvements running, or minus the failures running
     "stage",  # values that the stage after a rise still lasts, or minus those after a cut
     "floor_cuts",  # counted where there are resets
     "seen",  # counted where there is a horizon
@@ -89,52 +88,54 @@ class DeviceRule:
     def update(self, vector: Any, metric: Any) -> Any:
         """Returns the vector after one more value, a scalar of the vector's dtype.
 
-        There are as few operations as may be: each costs TensorFlow half a microsecond.
+        There are as few operations as may be: each costs TensorFlow about a microsecond. So the
+        vector is taken apart once, into parts of shape [1], and put together once.
         """
         rule, dtype = self.rule, vector.dtype
-        rate, anchor, steps, initial, best, good, bad, stage, floor_cuts, seen, ceiling, count = (
-            ops.unstack(vector[:HEAD], HEAD)
+        one, nothing = constant([1.0], dtype), constant([0.0], dtype)
+        rate, anchor, steps, initial, best, run, stage, floor_cuts, seen, ceiling, count, older, _ = (
+            ops.split(vector, [*range(1, HEAD + 1), HEAD + rule.window - 1])
         )
-        value = smooth = metric if rule.mode == "min" else -metric
-        count = minimum(count + 1.0, float(rule.window))
+        value = smooth = ops.reshape(metric if rule.mode == "min" else -metric, (1,))
+        count = minimum(count + 1.0, float(rule.window)) if rule.window > 1 else one
         if rule.window > 1:
-            older = vector[HEAD:-1]
             used = ops.arange(1, rule.window, dtype=dtype) < count
             smooth = value + ops.sum(select(used, older - value, 0.0)) / count
-        delta = rule.min_delta * (ops.abs(best) if rule.min_delta_mode == "rel" else 1.0)
-        improved = (smooth < best - delta) | (best >= NONE)
+        improved = smooth < self._threshold(best)
 
+        way = select(improved, one, -one)
+        length = maximum(way * run, 0.0) + 1.0
+        acts, counted = length > rule.patience, way * length
         staged = rule.cooldown > 0 or rule.warmup > 0
-        more, fewer = select(improved, good + 1.0, 0.0), select(improved, 0.0, bad + 1.0)
         if staged:
-            waits = stage != 0
-            more, fewer = select(waits, good, more), select(waits, bad, fewer)
+            waits = stage != 0.0
+            acts, counted = acts & ~waits, select(waits, run, counted)
             if rule.phases == "hold":
                 improved = improved & ~waits
         best = select(improved, smooth, best)
-        rises, falls = more > rule.patience, fewer > rule.patience
-        good, bad = select(rises, 0.0, more), select(falls, 0.0, fewer)
-        up, down = rises, falls
+        run, move = select(acts, nothing, counted), select(acts, way, nothing)
         if staged:
+            begun = select(improved, float(rule.warmup) * one, -float(rule.cooldown) * one)
+            of_stage = ops.sign(stage)
+            stage = select(acts, begun, stage - of_stage)
             if rule.phases == "carry_on":
-                up, down = rises | (stage > 0), falls | (stage < 0)
-            left = stage - ops.sign(stage)
-            stage = select(rises, float(rule.warmup), select(falls, -float(rule.cooldown), left))
+                move = select(waits, of_stage, move)
 
-        steps = steps + ops.cast(up, dtype) - ops.cast(down, dtype)
+        steps = steps + move
         target = anchor * ops.exp(steps * self._log)
         # A rate that starts outside the bounds stays where it is.
         low, high = minimum(rate, rule.min_lr), maximum(rate, rule.max_lr)
         new = minimum(maximum(target, low), high)
         if rule.reset_after is not None:
-            at_floor = ops.cast(down & (target <= rule.min_lr), dtype)
-            floor_cuts = select(up, 0.0, floor_cuts + at_floor)
+            at_floor = ops.cast((move < 0.0) & (target <= rule.min_lr), dtype)
+            floor_cuts = select(move > 0.0, nothing, floor_cuts + at_floor)
             resets = floor_cuts >= rule.reset_after
-            new, best = select(resets, initial, new), select(resets, NONE, best)
-            good, bad = select(resets, 0.0, good), select(resets, 0.0, bad)
-            floor_cuts, count = select(resets, 0.0, floor_cuts), select(resets, 0.0, count)
+            new, best = select(resets, initial, new), select(resets, NONE * one, best)
+            run, floor_cuts, count = (
+                select(resets, nothing, field) for field in (run, floor_cuts, count)
+            )
             if staged and rule.phases == "carry_on":  # cutting on would undo the reset
-                stage = select(resets, 0.0, stage)
+                stage = select(resets, nothing, stage)
         if rule.horizon is not None:
             seen = minimum(seen + 1.0, float(MOST))
             ending = seen >= self._annealed_from
@@ -144,26 +145,22 @@ class DeviceRule:
             bound = ceiling * ops.square(ops.sin(0.5 * math.pi * left))
             new = select(ending, minimum(maximum(bound, rule.min_lr), new), new)
         kept = new == target
-        anchor, steps = select(kept, anchor, new), select(kept, steps, 0.0)
+        anchor, steps = select(kept, anchor, new), select(kept, steps, nothing)
 
-        head = [
-            new,
-            anchor,
-            steps,
-            initial,
-            best,
-            good,
-            bad,
-            stage,
-            floor_cuts,
-            seen,
-            ceiling,
-            count,
-        ]
-        after = ops.stack([*head, value])
-        if rule.window > 1:
-            after = ops.concatenate([after, older])
-        return select(ops.isfinite(metric), after, vector)
+        head = (new, anchor, steps, initial, best, run, stage, floor_cuts, seen, ceiling, count)
+        after = ops.concatenate([*head, value, older])
+        return select(ops.isfinite(value), after, vector)
+
+    def _threshold(self, best: Any) -> Any:
+        """What a value has to be below, to be an improvement."""
+        rule = self.rule
+        if rule.min_delta == 0.0:
+            return best
+        if rule.min_delta_mode == "abs":
+            return best - rule.min_delta
+        threshold = best - rule.min_delta * ops.abs(best)
+        # Below that of NONE is any loss there is, unless `min_delta` is large.
+        return select(best >= NONE, best, threshold) if rule.min_delta > 0.5 else threshold
 
     def update_on_host(self, vector: Sequence[float], metric: float) -> list[float]:
         """`update` in Python's numbers, by the rule itself."""
@@ -184,8 +181,7 @@ class DeviceRule:
             steps,
             after.initial_learning_rate,
             NONE if after.best is None else self._sign * after.best,
-            after.good,
-            after.bad,
+            after.good - after.bad,
             after.warmup_left - after.cooldown_left,
             after.floor_cuts if self.rule.reset_after is not None else 0,
             after.seen,
@@ -197,19 +193,20 @@ class DeviceRule:
 
     def to_state(self, vector: Sequence[float]) -> GreedyState:
         """Returns what the vector says, with no event: the device keeps none."""
-        _, anchor, steps, initial, best, good, bad, stage, floor_cuts, seen, ceiling, count = (
+        _, anchor, steps, initial, best, run, stage, floor_cuts, seen, ceiling, count = (
             vector[:HEAD]
         )
-        newest_first = vector[HEAD : HEAD + int(count)]
-        window = tuple(self._sign * value for value in reversed(newest_first))
+        window = tuple(vector[HEAD : HEAD + int(count)][::-1])
+        if self._sign < 0:
+            window = tuple(-value for value in window)
         return GreedyState(
             learning_rate=anchor / self.rule.factor**steps,
             initial_learning_rate=initial,
             metric=math.fsum(window) / len(window) if window else None,
             best=None if best >= NONE else self._sign * best,
             window=window,
-            good=int(good),
-            bad=int(bad),
+            good=int(max(run, 0)),
+            bad=int(max(-run, 0)),
             cooldown_left=int(max(-stage, 0)),
             warmup_left=int(max(stage, 0)),
             floor_cuts=int(floor_cuts),

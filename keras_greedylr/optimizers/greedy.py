@@ -12,6 +12,7 @@ its values are in the host's memory already: there the rule runs in Python.
 from __future__ import annotations
 
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -23,6 +24,10 @@ from keras_greedylr.optimizers.device_rule import DeviceRule
 from keras_greedylr.optimizers.scalars import add_scalar, select
 from keras_greedylr.rule import GreedyRule, GreedyState
 from keras_greedylr.validation import check_float
+
+TORCH = keras.backend.backend() == "torch"
+if TORCH:
+    import torch
 
 
 @keras.saving.register_keras_serializable(package="keras_greedylr")
@@ -107,7 +112,8 @@ class GreedyOptimizer(LossScaleOptimizer):
         self.inner_optimizer = inner_optimizer
         self.rule = rule
         self._device_rule = DeviceRule(rule)
-        self._loss: Any = None  # of the step that is under way
+        # The loss of the step that is under way; Keras looks into each attribute that is set.
+        self._step = SimpleNamespace(loss=None)
         # Here and not in `build`: on TensorFlow `fit` begins before that.
         vector = self._device_rule.init(float(_array(rate)))
         self._vector = self.add_variable(
@@ -156,7 +162,7 @@ class GreedyOptimizer(LossScaleOptimizer):
     def scale_loss(self, loss: Any) -> Any:
         """Keeps the loss for the rule and returns what the inner optimizer makes of it."""
         # On JAX this also takes it out of the differentiation, so that `apply` may use it.
-        self._loss = ops.stop_gradient(loss)
+        self._step.loss = ops.stop_gradient(loss)
         return self.inner_optimizer.scale_loss(loss)
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
@@ -192,7 +198,7 @@ class GreedyOptimizer(LossScaleOptimizer):
         return trainable_variables, [scope.get_current_value(v) for v in self.variables]
 
     def _take_loss(self) -> Any:
-        loss, self._loss = self._loss, None
+        loss, self._step.loss = self._step.loss, None
         if loss is None:
             raise ValueError(
                 "GreedyOptimizer was given gradients but no loss. A `train_step` of your own must "
@@ -276,11 +282,7 @@ def _array(variable: keras.Variable) -> np.ndarray:
 
 def _in_host_memory(loss: Any) -> bool:
     """Whether to read the loss costs nothing and no compiler is to see what is done with it."""
-    if keras.backend.backend() != "torch":
-        return False
-    import torch
-
-    return loss.device.type == "cpu" and not torch.compiler.is_compiling()
+    return TORCH and loss.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _over_replicas(loss: Any) -> Any:

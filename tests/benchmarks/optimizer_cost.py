@@ -21,8 +21,8 @@ from callback_cost import contestant, data_for, machine, median_interval, one_la
 from keras_greedylr import GreedyRule
 from keras_greedylr.optimizers import GreedyOptimizer
 
-STEPS = {"cpu": (1.5,), "gpu": (0.1, 1.0, 10.0)}  # milliseconds
-EPOCH = 0.25  # seconds an epoch lasts, about
+STEPS = {"cpu": (1.5, 10.0), "gpu": (0.1, 1.0, 10.0)}  # milliseconds
+EPOCH = 0.2  # seconds an epoch lasts, about
 
 BASE = "plain"
 CONTESTANTS = {
@@ -60,7 +60,7 @@ def sized(milliseconds):
     width = 32
     while True:
         make_model = network(width)
-        taken = trained(make_model, CONTESTANTS[BASE], 20)() / 1e3
+        taken = trained(make_model, CONTESTANTS[BASE], 100)() / 1e3
         if taken >= milliseconds or width >= 2**14:
             return f"two layers of {width}", make_model
         width *= 2
