@@ -38,6 +38,7 @@ class LearnedLR(Schedule):
     >>> import keras
     >>> import numpy as np
     >>> from keras_greedylr import LearnedLR
+    >>> keras.utils.set_random_seed(0)
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     >>> model.compile(optimizer=keras.optimizers.SGD(0.01), loss="mse")
     >>> x = np.ones((256, 4)); y = np.ones((256, 1))

@@ -28,22 +28,22 @@ from keras import ops
 from keras_greedylr.optimizers.scalars import constant, maximum, minimum, select
 from keras_greedylr.rule import ANNEAL, GreedyRule, GreedyState
 
-# The vector: these, and then the values of the window, newest first. Values are those that get
-# better by falling: with `mode="max"` the metric's negative.
+# The vector holds those of these fields that the rule needs, and then the values of the window,
+# newest first. Values are those that get better by falling: with `mode="max"` the metric's
+# negative. The first fields are those whose next value hangs on how the comparison comes out.
 FIELDS = (
     "rate",
     "anchor",  # rate = anchor F^-steps
     "steps",
-    "initial",
-    "best",  # NONE before the first value
     "run",  # improvements running, or minus the failures running
     "stage",  # values that the stage after a rise still lasts, or minus those after a cut
-    "floor_cuts",  # counted where there are resets
-    "seen",  # counted where there is a horizon
+    "floor_cuts",
     "ceiling",  # 0 until the end of the horizon comes near
+    "best",  # NONE before the first value
+    "initial",
     "count",  # values in the window
+    "seen",
 )
-HEAD = len(FIELDS)
 
 NONE = float(np.finfo(np.float32).max)
 TINY = float(np.finfo(np.float32).tiny)  # no rate below: it would be zero, and for ever
@@ -74,12 +74,21 @@ class DeviceRule:
         self._sign = 1.0 if rule.mode == "min" else -1.0
         self._log = -math.log(rule.factor)
         self._annealed_from = _annealed_from(rule.horizon)
+        self._staged = rule.cooldown > 0 or rule.warmup > 0
+        left_out = {
+            "stage": not self._staged,
+            "floor_cuts": rule.reset_after is None,
+            "ceiling": rule.horizon is None,
+            "count": rule.window == 1 and rule.reset_after is None,
+            "seen": rule.horizon is None,
+        }
+        self.fields = tuple(name for name in FIELDS if not left_out.get(name, False))
 
     def init(self, learning_rate: float) -> list[float]:
         """Returns the vector before the first value."""
-        head = dict.fromkeys(FIELDS, 0.0)
-        head.update(rate=learning_rate, anchor=learning_rate, initial=learning_rate, best=NONE)
-        return [*head.values(), *[0.0] * self.rule.window]
+        rates = dict.fromkeys(("rate", "anchor", "initial"), learning_rate)
+        head = {**dict.fromkeys(FIELDS, 0.0), **rates, "best": NONE}
+        return [*(head[name] for name in self.fields), *[0.0] * self.rule.window]
 
     def moved_to(self, vector: Sequence[float], learning_rate: float) -> list[float]:
         """Returns the vector after somebody else has set the rate."""
@@ -88,68 +97,82 @@ class DeviceRule:
     def update(self, vector: Any, metric: Any) -> Any:
         """Returns the vector after one more value, a scalar of the vector's dtype.
 
-        There are as few operations as may be: each costs TensorFlow about a microsecond. So the
-        vector is taken apart once, into parts of shape [1], and put together once.
+        On TensorFlow each operation costs almost a microsecond, and those that wait for the loss
+        come on top of the step: what each outcome of the comparison would lead to is worked out
+        beside the step, and the loss only chooses.
         """
-        rule, dtype = self.rule, vector.dtype
-        one, nothing = constant([1.0], dtype), constant([0.0], dtype)
-        rate, anchor, steps, initial, best, run, stage, floor_cuts, seen, ceiling, count, older, _ = (
-            ops.split(vector, [*range(1, HEAD + 1), HEAD + rule.window - 1])
-        )
+        rule, head = self.rule, len(self.fields)
+        *parts, older, _ = ops.split(vector, [*range(1, head + 1), head + rule.window - 1])
+        now = dict(zip(self.fields, parts, strict=True))  # of shape [1]
         value = smooth = ops.reshape(metric if rule.mode == "min" else -metric, (1,))
-        count = minimum(count + 1.0, float(rule.window)) if rule.window > 1 else one
+        if "count" in now:
+            now["count"] = minimum(now["count"] + 1.0, float(rule.window))
         if rule.window > 1:
-            used = ops.arange(1, rule.window, dtype=dtype) < count
-            smooth = value + ops.sum(select(used, older - value, 0.0)) / count
-        improved = smooth < self._threshold(best)
+            used = ops.arange(1, rule.window, dtype=vector.dtype) < now["count"]
+            smooth = value + ops.sum(select(used, older - value, 0.0)) / now["count"]
+        if rule.horizon is not None:
+            now["seen"] = minimum(now["seen"] + 1.0, float(MOST))
+        outcomes, resets = self._outcomes(now)
 
-        way = select(improved, one, -one)
-        length = maximum(way * run, 0.0) + 1.0
-        acts, counted = length > rule.patience, way * length
-        staged = rule.cooldown > 0 or rule.warmup > 0
-        if staged:
-            waits = stage != 0.0
-            acts, counted = acts & ~waits, select(waits, run, counted)
-            if rule.phases == "hold":
-                improved = improved & ~waits
-        best = select(improved, smooth, best)
-        run, move = select(acts, nothing, counted), select(acts, way, nothing)
-        if staged:
-            begun = select(improved, float(rule.warmup) * one, -float(rule.cooldown) * one)
-            of_stage = ops.sign(stage)
-            stage = select(acts, begun, stage - of_stage)
-            if rule.phases == "carry_on":
-                move = select(waits, of_stage, move)
+        improved = smooth < self._threshold(now["best"])
+        chosen = select(improved, *ops.unstack(ops.concatenate(outcomes, axis=1), 2))
+        if self._staged and rule.phases == "hold":
+            improved = improved & (now["stage"] == 0.0)
+        best = select(improved, smooth, now["best"])
+        if resets is not None:
+            afresh = select(improved, *ops.unstack(resets, 2))
+            best = select(afresh, constant([NONE], best.dtype), best)
+            now["count"] = select(afresh, 0.0, now["count"])
+        rest = [now[name] for name in self.fields[len(outcomes) + 1 :]]
+        after = ops.concatenate([chosen, best, *rest, value, older])
+        return select(ops.isfinite(value), after, vector)
 
-        steps = steps + move
-        target = anchor * ops.exp(steps * self._log)
+    def _outcomes(self, now: dict[str, Any]) -> tuple[list[Any], Any]:
+        """What becomes of the fields before `best`: if the value is an improvement, and if not.
+
+        Returns:
+            For each field an array [2, 1], and one that tells whether the rule starts afresh, or
+            `None` where it never does.
+        """
+        rule, dtype = self.rule, now["rate"].dtype
+        way, nothing = constant([[1.0], [-1.0]], dtype), constant([[0.0], [0.0]], dtype)
+        length = maximum(way * now["run"], 0.0) + 1.0
+        acts, run = length > rule.patience, way * length
+        if self._staged:
+            waits, of_stage = now["stage"] != 0.0, ops.sign(now["stage"])
+            acts, run = acts & ~waits, select(waits, now["run"], run)
+            begun = constant([[float(rule.warmup)], [-float(rule.cooldown)]], dtype)
+            stage = select(acts, begun, now["stage"] - of_stage)
+        run, move = select(acts, nothing, run), select(acts, way, nothing)
+        if self._staged and rule.phases == "carry_on":
+            move = select(waits, of_stage, move)
+
+        steps = now["steps"] + move
+        target = now["anchor"] * ops.exp(steps * self._log)
         # A rate that starts outside the bounds stays where it is.
-        low, high = minimum(rate, rule.min_lr), maximum(rate, rule.max_lr)
-        new = minimum(maximum(target, low), high)
+        low, high = minimum(now["rate"], rule.min_lr), maximum(now["rate"], rule.max_lr)
+        rate, resets = minimum(maximum(target, low), high), None
         if rule.reset_after is not None:
             at_floor = ops.cast((move < 0.0) & (target <= rule.min_lr), dtype)
-            floor_cuts = select(move > 0.0, nothing, floor_cuts + at_floor)
+            floor_cuts = select(move > 0.0, nothing, now["floor_cuts"] + at_floor)
             resets = floor_cuts >= rule.reset_after
-            new, best = select(resets, initial, new), select(resets, NONE * one, best)
-            run, floor_cuts, count = (
-                select(resets, nothing, field) for field in (run, floor_cuts, count)
-            )
-            if staged and rule.phases == "carry_on":  # cutting on would undo the reset
+            rate = select(resets, now["initial"], rate)
+            run, floor_cuts = select(resets, nothing, run), select(resets, nothing, floor_cuts)
+            if self._staged and rule.phases == "carry_on":  # cutting on would undo the reset
                 stage = select(resets, nothing, stage)
         if rule.horizon is not None:
-            seen = minimum(seen + 1.0, float(MOST))
-            ending = seen >= self._annealed_from
-            ceiling = select(ending & (ceiling <= 0), new, ceiling)
-            left = maximum(rule.horizon - seen, 0.0) / (ANNEAL * rule.horizon)
+            ending = now["seen"] >= self._annealed_from
+            ceiling = select(ending & (now["ceiling"] <= 0), rate, now["ceiling"])
+            left = maximum(rule.horizon - now["seen"], 0.0) / (ANNEAL * rule.horizon)
             # sin^2(x / 2) = (1 - cos x) / 2, without the difference of two numbers near one
             bound = ceiling * ops.square(ops.sin(0.5 * math.pi * left))
-            new = select(ending, minimum(maximum(bound, rule.min_lr), new), new)
-        kept = new == target
-        anchor, steps = select(kept, anchor, new), select(kept, steps, nothing)
-
-        head = (new, anchor, steps, initial, best, run, stage, floor_cuts, seen, ceiling, count)
-        after = ops.concatenate([*head, value, older])
-        return select(ops.isfinite(value), after, vector)
+            rate = select(ending, minimum(maximum(bound, rule.min_lr), rate), rate)
+        kept = rate == target
+        outcomes = [rate, select(kept, now["anchor"], rate), select(kept, steps, nothing), run]
+        outcomes += [stage] if self._staged else []
+        outcomes += [floor_cuts] if rule.reset_after is not None else []
+        outcomes += [ceiling] if rule.horizon is not None else []
+        return outcomes, resets
 
     def _threshold(self, best: Any) -> Any:
         """What a value has to be below, to be an improvement."""
@@ -174,34 +197,35 @@ class DeviceRule:
                 steps -= 1
             else:
                 anchor, steps = after.learning_rate, 0.0
+        head = {
+            "rate": after.learning_rate,
+            "anchor": anchor,
+            "steps": steps,
+            "run": after.good - after.bad,
+            "stage": after.warmup_left - after.cooldown_left,
+            "floor_cuts": after.floor_cuts,
+            "ceiling": after.ceiling or 0.0,
+            "best": NONE if after.best is None else self._sign * after.best,
+            "initial": after.initial_learning_rate,
+            "count": len(after.window),
+            "seen": after.seen,
+        }
         values = [self._sign * value for value in reversed(after.window)]
-        return [
-            after.learning_rate,
-            anchor,
-            steps,
-            after.initial_learning_rate,
-            NONE if after.best is None else self._sign * after.best,
-            after.good - after.bad,
-            after.warmup_left - after.cooldown_left,
-            after.floor_cuts if self.rule.reset_after is not None else 0,
-            after.seen,
-            after.ceiling or 0.0,
-            len(values),
-            *values,
-            *[0.0] * (self.rule.window - len(values)),
-        ]
+        values += [0.0] * (self.rule.window - len(values))
+        return [*(head[name] for name in self.fields), *values]
 
     def to_state(self, vector: Sequence[float]) -> GreedyState:
         """Returns what the vector says, with no event: the device keeps none."""
-        _, anchor, steps, initial, best, run, stage, floor_cuts, seen, ceiling, count = (
-            vector[:HEAD]
-        )
-        window = tuple(vector[HEAD : HEAD + int(count)][::-1])
+        head = len(self.fields)
+        now = {**dict.fromkeys(FIELDS, 0.0), **dict(zip(self.fields, vector[:head], strict=True))}
+        best, run, stage = now["best"], now["run"], now["stage"]
+        count = int(now["count"]) if "count" in self.fields else int(best < NONE)
+        window = tuple(vector[head : head + count][::-1])
         if self._sign < 0:
             window = tuple(-value for value in window)
         return GreedyState(
-            learning_rate=anchor / self.rule.factor**steps,
-            initial_learning_rate=initial,
+            learning_rate=now["anchor"] / self.rule.factor ** now["steps"],
+            initial_learning_rate=now["initial"],
             metric=math.fsum(window) / len(window) if window else None,
             best=None if best >= NONE else self._sign * best,
             window=window,
@@ -209,9 +233,9 @@ class DeviceRule:
             bad=int(max(-run, 0)),
             cooldown_left=int(max(-stage, 0)),
             warmup_left=int(max(stage, 0)),
-            floor_cuts=int(floor_cuts),
-            seen=int(seen),
-            ceiling=ceiling or None,
+            floor_cuts=int(now["floor_cuts"]),
+            seen=int(now["seen"]),
+            ceiling=now["ceiling"] or None,
             event="none",
         )
 
