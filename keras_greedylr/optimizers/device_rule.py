@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,9 @@ class DeviceRule:
             "seen": rule.horizon is None,
         }
         self.fields = tuple(name for name in FIELDS if not left_out.get(name, False))
+        self._needed = itemgetter(*map(FIELDS.index, self.fields))  # of all fields
+        places = [self.fields.index(n) if n in self.fields else -1 for n in FIELDS]
+        self._all = itemgetter(*places)  # of a vector with a zero at its end
 
     def init(self, learning_rate: float) -> list[float]:
         """Returns the vector before the first value."""
@@ -197,35 +201,35 @@ class DeviceRule:
                 steps -= 1
             else:
                 anchor, steps = after.learning_rate, 0.0
-        head = {
-            "rate": after.learning_rate,
-            "anchor": anchor,
-            "steps": steps,
-            "run": after.good - after.bad,
-            "stage": after.warmup_left - after.cooldown_left,
-            "floor_cuts": after.floor_cuts,
-            "ceiling": after.ceiling or 0.0,
-            "best": NONE if after.best is None else self._sign * after.best,
-            "initial": after.initial_learning_rate,
-            "count": len(after.window),
-            "seen": after.seen,
-        }
         values = [self._sign * value for value in reversed(after.window)]
-        values += [0.0] * (self.rule.window - len(values))
-        return [*(head[name] for name in self.fields), *values]
+        head = (
+            after.learning_rate,
+            anchor,
+            steps,
+            after.good - after.bad,
+            after.warmup_left - after.cooldown_left,
+            after.floor_cuts,
+            after.ceiling or 0.0,
+            NONE if after.best is None else self._sign * after.best,
+            after.initial_learning_rate,
+            len(values),
+            after.seen,
+        )  # as in `FIELDS`
+        return [*self._needed(head), *values, *[0.0] * (self.rule.window - len(values))]
 
     def to_state(self, vector: Sequence[float]) -> GreedyState:
         """Returns what the vector says, with no event: the device keeps none."""
+        _, anchor, steps, run, stage, floor_cuts, ceiling, best, initial, count, seen = self._all(
+            (*vector, 0.0)
+        )
         head = len(self.fields)
-        now = {**dict.fromkeys(FIELDS, 0.0), **dict(zip(self.fields, vector[:head], strict=True))}
-        best, run, stage = now["best"], now["run"], now["stage"]
-        count = int(now["count"]) if "count" in self.fields else int(best < NONE)
+        count = int(count) if "count" in self.fields else int(best < NONE)
         window = tuple(vector[head : head + count][::-1])
         if self._sign < 0:
             window = tuple(-value for value in window)
         return GreedyState(
-            learning_rate=now["anchor"] / self.rule.factor ** now["steps"],
-            initial_learning_rate=now["initial"],
+            learning_rate=anchor / self.rule.factor**steps,
+            initial_learning_rate=initial,
             metric=math.fsum(window) / len(window) if window else None,
             best=None if best >= NONE else self._sign * best,
             window=window,
@@ -233,9 +237,9 @@ class DeviceRule:
             bad=int(max(-run, 0)),
             cooldown_left=int(max(-stage, 0)),
             warmup_left=int(max(stage, 0)),
-            floor_cuts=int(now["floor_cuts"]),
-            seen=int(now["seen"]),
-            ceiling=now["ceiling"] or None,
+            floor_cuts=int(floor_cuts),
+            seen=int(seen),
+            ceiling=ceiling or None,
             event="none",
         )
 

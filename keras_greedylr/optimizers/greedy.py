@@ -282,7 +282,7 @@ def _array(variable: keras.Variable) -> np.ndarray:
 
 def _in_host_memory(loss: Any) -> bool:
     """Whether to read the loss costs nothing and no compiler is to see what is done with it."""
-    return TORCH and loss.device.type == "cpu" and not torch.compiler.is_compiling()
+    return TORCH and loss.is_cpu and not torch.compiler.is_compiling()
 
 
 def _over_replicas(loss: Any) -> Any:

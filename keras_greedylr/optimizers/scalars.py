@@ -27,8 +27,8 @@ def add_scalar(optimizer: keras.optimizers.Optimizer, name: str, value: float = 
     )
 
 
-def constant(value: float, dtype: Any) -> Any:
-    """A Python number as a tensor."""
+def constant(value: Any, dtype: Any) -> Any:
+    """A Python number, or a nest of lists of them, as a tensor."""
     return ops.convert_to_tensor(value, dtype)
 
 
