@@ -280,8 +280,9 @@ class GreedyLR(Schedule):
             value = self._groups.add(batch, logs)
             if value is not None:
                 self._look(value)
-                self._apply("batch", batch, self.state.learning_rate, self._reason)
-            if self._groups.losses.is_last():
+                if self._reason or self._listeners:  # else there is nothing to do or to tell
+                    self._apply("batch", batch, self.state.learning_rate, self._reason)
+            if self.state_path is not None and self._groups.losses.is_last():
                 self._save((self._epoch or 0) + 1)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -339,7 +340,8 @@ class GreedyLR(Schedule):
             self.rule = self._make_rule(self.state.initial_learning_rate, mode)
             self._mode_known = True
         before, self.state = self.state, self.rule.update(self.state, value)
-        self._reason = _reason(self.monitor, self.rule, before, self.state)
+        quiet = self.state.event in ("none", "skipped")
+        self._reason = "" if quiet else _reason(self.monitor, self.rule, before, self.state)
 
     def _absent(self, logs: dict[str, Any]) -> ValueError:
         names = sorted(name for name in logs if not name.startswith("learning_rate"))
@@ -355,8 +357,6 @@ class GreedyLR(Schedule):
 
 def _reason(monitor: str, rule: GreedyRule, before: GreedyState, after: GreedyState) -> str:
     """Says in words why a value moved the rate."""
-    if after.event in ("none", "skipped"):
-        return ""
     if after.event == "reset":
         return f"reset after {rule.reset_after} cuts at min_lr"
     if after.ceiling is not None and after.learning_rate < before.learning_rate * rule.factor:
