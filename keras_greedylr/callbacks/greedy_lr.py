@@ -150,7 +150,8 @@ class GreedyLR(Schedule):
             self.on_train_batch_end = self._on_batch_of_group
             if self.state_path is None and keras.backend.backend() == "jax":
                 # And not even then where the rate cannot move yet.
-                self.on_train_batch_begin = self._before_batch_of_group
+                self.on_train_batch_begin = self._before_late_batch
+                self.on_train_batch_end = self._on_late_batch
                 self.async_safe = True
         elif self.state_path is not None and not self.monitor.startswith("val_"):
             # What the epoch decides is on disk before any other callback's `on_epoch_end`.
@@ -250,17 +251,29 @@ class GreedyLR(Schedule):
         if self._validated:
             self._save(epoch + 1)  # holds if the epoch ends without a validation
 
-    def _before_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def _before_late_batch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if batch >= self._needed_at:
             self._take(self._late.take())
             undecided = self._groups.until(self.rule.idle(self.state) + 1)
             self._needed_at = batch + min(undecided, MOST)
         self._late.outstanding += 1
 
-    def _on_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def _on_late_batch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._late.outstanding and self._is_last(batch):
             self._groups.losses.hold_count()  # another callback may evaluate before `on_epoch_end`
         self._take(self._late.arrive(batch, logs or {}))
+
+    def _on_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = logs or {}
+        if self.monitor not in logs:
+            raise self._absent(logs)
+        value = self._groups.add(batch, logs)
+        if value is not None:
+            self._look(value)
+            if self._reason or self._listeners:  # else there is nothing to do or to tell
+                self._apply("batch", batch, self.state.learning_rate, self._reason)
+        if self.state_path is not None and self._groups.losses.is_last():
+            self._save((self._epoch or 0) + 1)
 
     def _on_batch_of_epoch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._validated:
@@ -275,15 +288,7 @@ class GreedyLR(Schedule):
     def _take(self, reports: Iterable[Report]) -> None:
         """Reports of batches, in order."""
         for batch, logs in reports:
-            if self.monitor not in logs:
-                raise self._absent(logs)
-            value = self._groups.add(batch, logs)
-            if value is not None:
-                self._look(value)
-                if self._reason or self._listeners:  # else there is nothing to do or to tell
-                    self._apply("batch", batch, self.state.learning_rate, self._reason)
-            if self.state_path is not None and self._groups.losses.is_last():
-                self._save((self._epoch or 0) + 1)
+            self._on_batch_of_group(batch, logs)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Keeps what batches reported late are to be reckoned with."""
