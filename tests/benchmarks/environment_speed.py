@@ -33,7 +33,7 @@ from keras_greedylr_agents.problems import data
 from keras_greedylr_agents.problems.base import advance, start
 from keras_greedylr_agents.problems.families import select
 from keras_greedylr_agents.problems.networks import Network
-from keras_greedylr_agents.train import Config
+from keras_greedylr_agents.train import Config, use_threads
 
 RUNS = Config().runs
 COMPARED = "digits-sgd"
@@ -178,6 +178,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="where the figures are written, too")
     arguments = parser.parse_args()
+    use_threads()
     result = {"machine": machine(), **measure(arguments.rounds)}
     ours, compared = result["all families"], result[COMPARED]
     low, rate, high = ours["steps_a_second"]
