@@ -28,5 +28,17 @@ def _check_tensorflow() -> None:
     )
 
 
+def _one_thread_a_product() -> None:
+    """Has XLA multiply matrices on the thread that runs a program, unless told otherwise.
+
+    A matrix of an inner problem is too small to share, and the families run side by side.
+    TensorFlow reads the flags when it first compiles; later this does nothing.
+    """
+    flag, given = "--xla_cpu_multi_thread_eigen", os.environ.get("XLA_FLAGS", "")
+    if flag not in given:
+        os.environ["XLA_FLAGS"] = f"{given} {flag}=false".strip()
+
+
 _check_tensorflow()
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
+_one_thread_a_product()

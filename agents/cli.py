@@ -8,7 +8,6 @@ train-agent tune-greedy --out greedy.json
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shlex
 import sys
@@ -73,15 +72,13 @@ def _train(options: argparse.Namespace, console: Console) -> None:
     from keras_greedylr.validation import check_float
     from keras_greedylr_agents import evaluate, export
     from keras_greedylr_agents.problems.families import FAMILIES
-    from keras_greedylr_agents.train import Config, Trainer
+    from keras_greedylr_agents.train import Config, Trainer, use_threads
 
     config = Config(**{field.name: getattr(options, field.name) for field in fields(Config)})
     check_float("minutes", options.minutes, above=0.0)
     export.check_target(options.out)
     working = options.out.with_name(options.out.name + ".training")
-    with contextlib.suppress(RuntimeError):  # TensorFlow is at work already: then as it is
-        # the families are computed side by side; their matrices are too small to share
-        tf.config.threading.set_intra_op_parallelism_threads(1)
+    use_threads()
     tf.get_logger().setLevel("ERROR")
     trainer = Trainer(config, working, options.resume)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),

@@ -159,7 +159,7 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         hidden = tf.fill(tf.shape(validation), float("nan"))
         interval = interval._replace(validation_loss=tf.where(episode.shown, validation, hidden))
         bound = self._bound(episode.runs)
-        history, seen = observation.observe(tnp, episode.history, interval, bound)
+        history, seen = _observe(episode.history, interval, bound)
         return episode._replace(history=history, score=score), seen
 
     def _each(self, originals: tf.Tensor) -> tf.Tensor:
@@ -169,6 +169,7 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         state = tf.nest.map_structure(self._each, runs.state)
         return runs._replace(state=state, movement=self._each(runs.movement))
 
+    @tf.function(jit_compile=True, autograph=False)
     def _bound(self, runs: tuple[Runs, ...]) -> tf.Tensor:
         """The problems' bounds."""
         bounds = [problem.bound(r.state) for problem, r in zip(self.problems, runs, strict=True)]
@@ -221,6 +222,14 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
             (episode, time_step),
         )
         return time_step
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _observe(
+    history: observation.History, interval: observation.Interval, bound: tf.Tensor
+) -> tuple[observation.History, tf.Tensor]:
+    """Compiled: hundreds of operations on [P] would take longer to begin than to do."""
+    return observation.observe(tnp, history, interval, bound)
 
 
 def _log_fall(loss: Any, first: Any) -> tf.Tensor:

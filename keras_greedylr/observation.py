@@ -289,12 +289,14 @@ def weight_signals(
         `(relative movement, alignment, norm)` as `Interval` has them, arrays [B], and this
         interval's `now - then`, [B, n], to hand in next time.
     """
+
+    def dot(a: Array, b: Array) -> Array:
+        # as a matrix product: XLA would add the entries one after another on a CPU
+        return xp.matmul(a * b, xp.ones_like(a[0]))
+
     step = now - then
-    size, size_before, norm_then, norm = (
-        xp.sqrt(xp.sum(x * x, axis=-1)) for x in (step, movement, then, now)
-    )
-    dot = xp.sum(step * movement, axis=-1)
-    alignment = dot / xp.maximum(size * size_before, 1e-30)
+    size, size_before, norm_then, norm = (xp.sqrt(dot(x, x)) for x in (step, movement, then, now))
+    alignment = dot(step, movement) / xp.maximum(size * size_before, 1e-30)
     return size / xp.maximum(norm_then, 1e-12), alignment, norm, step
 
 

@@ -134,11 +134,17 @@ def _advance(problem: Problem, intervals: int) -> Any:
             alignment=alignment,
             norm=norm,
         )
-        return runs._replace(state=state, interval=done, movement=moved), Report(seen, losses)
+        # what stays as it is would be copied on its way out
+        state = tf.nest.map_structure(
+            lambda new, old: None if new is old else new, state, runs.state
+        )
+        return Runs(state, done, moved, None), Report(seen, losses)
 
     @tf.function(autograph=False)
     def drawn_interval(runs: Runs, rates: tf.Tensor) -> tuple[Runs, Report]:
         seed = tf.random.experimental.stateless_fold_in(runs.seed, runs.interval)
-        return interval(runs, problem.batches(runs.state, seed), rates)
+        changed, report = interval(runs, problem.batches(runs.state, seed), rates)
+        runs = tf.nest.map_structure(lambda new, old: old if new is None else new, changed, runs)
+        return runs, report
 
     return drawn_interval

@@ -1,11 +1,12 @@
 """Layers of many networks at once: every weight leads with [P], every input is [P, B, ...].
 
-A layer is frozen and holds no weights: `init` makes them, `apply` takes them. Inputs [1, B, ...],
-where a layer takes them, are the same for all networks.
+A layer is frozen and holds no weights: `init` makes them, `apply` takes them. Inputs [1, B, ...]
+are the same for all networks.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,7 +46,7 @@ class Dense:
         """Returns [P, B, units]."""
         kernel, bias = params
         x = tf.reshape(x, (*x.shape[:2], _size(x.shape[2:])))
-        return ACTIVATIONS[self.activation](tf.matmul(x, kernel) + bias[:, None])
+        return ACTIVATIONS[self.activation](_multiply(x, kernel) + bias[:, None])
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,31 @@ class Convolution:
         )
 
     def apply(self, params: Params, x: tf.Tensor) -> tf.Tensor:
-        """As one matrix product: the nine shifts of the image are its columns."""
+        """As one matrix product: the nine shifts of the image are its rows.
+
+        The many positions come last all the way, the four that are averaged side by side: loops
+        over filters or neighbours are too short for vector instructions.
+        """
         kernel, bias = params
-        inputs, batch, height, width, _ = x.shape
-        h, w = height - 2, width - 2
-        shifts = [x[:, :, i : i + h, j : j + w] for i in range(3) for j in range(3)]
-        columns = tf.reshape(tf.concat(shifts, axis=-1), (inputs, batch * h * w, kernel.shape[1]))
-        y = tf.nn.relu(tf.matmul(columns, kernel) + bias[:, None])
-        y = tf.reshape(y, (kernel.shape[0], batch, h // 2, 2, w // 2, 2, self.filters))
-        return tf.reduce_mean(y, axis=(3, 5))
+        inputs, batch, height, width, channels = x.shape
+        h, w = (height - 2) // 2, (width - 2) // 2
+        x = tf.transpose(x, (0, 4, 1, 2, 3))
+
+        def positions(i: int, j: int) -> tf.Tensor:
+            every_other = x[..., i : i + 2 * h : 2, j : j + 2 * w : 2]
+            return tf.reshape(every_other, (inputs, channels, batch * h * w))
+
+        shifts = [
+            positions(i + k, j + m)
+            for i, j in itertools.product(range(3), repeat=2)
+            for k, m in itertools.product(range(2), repeat=2)
+        ]
+        rows = tf.concat([tf.concat(shifts[i : i + 4], axis=2) for i in range(0, 36, 4)], axis=1)
+        y = tf.matmul(tf.transpose(kernel, (0, 2, 1)), rows)
+        y = tf.nn.relu(y + bias[:, :, None])
+        y = tf.reduce_mean(tf.reshape(y, (*y.shape[:2], 4, -1)), axis=2)
+        y = tf.reshape(y, (-1, self.filters, batch, h, w))
+        return tf.transpose(y, (0, 2, 3, 4, 1))
 
 
 @dataclass(frozen=True)
@@ -91,10 +108,7 @@ class Embedding:
     def apply(self, params: Params, x: tf.Tensor) -> tf.Tensor:
         """As a product with one-hot rows: a scatter-add would be slower for so few symbols."""
         (table,) = params
-        runs, batch, count = x.shape
-        one_hot = tf.one_hot(tf.cast(x, tf.int32), self.symbols)
-        rows = tf.reshape(one_hot, (runs, batch * count, self.symbols))
-        return tf.reshape(tf.matmul(rows, table), (runs, batch, count, self.size))
+        return _each(tf.one_hot(tf.cast(x, tf.int32), self.symbols), table)
 
 
 @dataclass(frozen=True)
@@ -213,8 +227,13 @@ def apply_network(layers: tuple[Layer, ...], params: list[Params], x: tf.Tensor)
 def _each(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """The product of each of [P, B, n, size] and a kernel [P, size, units]."""
     inputs, batch, length, size = x.shape
-    y = tf.matmul(tf.reshape(x, (inputs, batch * length, size)), kernel)
+    y = _multiply(tf.reshape(x, (inputs, batch * length, size)), kernel)
     return tf.reshape(y, (kernel.shape[0], batch, length, kernel.shape[2]))
+
+
+def _multiply(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """The products of [P, B, n] and [P, n, units]; of shared inputs, all as a single one."""
+    return tf.einsum("bn,pnu->pbu", x[0], kernel) if x.shape[0] == 1 else tf.matmul(x, kernel)
 
 
 def _normal(x: tf.Tensor) -> tf.Tensor:

@@ -127,7 +127,7 @@ class Network(Problem):
         """Each run's own random network's answers, [P, N] classes or [P, N, k] values."""
         network = (*self.teacher, Dense(self.outputs))
         params = init_network(network, seed, runs, x.shape[1:])
-        made = apply_network(network, params, tf.repeat(x[None], runs, axis=0))
+        made = apply_network(network, params, x[None])
         made -= tf.reduce_mean(made, axis=1, keepdims=True)
         made /= tf.math.reduce_std(made, axis=1, keepdims=True) + 1e-6
         return made if self.regression else tf.argmax(made, axis=-1, output_type=tf.int32)
@@ -152,13 +152,14 @@ class Network(Problem):
         """Takes `steps` optimizer steps."""
         x, y = batches
         losses = tf.TensorArray(tf.float32, self.steps, element_shape=rates.shape)
-        learned = (state.params, state.slots, state.updates)
+        # flat, since a loop over a matrix's last axis would be too short for vector instructions
+        learned = (_flat(state.params), _flat(state.slots), state.updates)
 
         def step(i: tf.Tensor, learned: tuple, losses: tf.TensorArray) -> tuple:
             params, slots, updates = learned
             with tf.GradientTape() as tape:
                 tape.watch(params)
-                loss = self._loss(params, x[i], y[i])
+                loss = self._loss(_shaped(params, state.params), x[i], y[i])
                 total = tf.reduce_sum(loss)  # one run's weights touch its own loss only
             gradients = tape.gradient(total, params)
             params, slots = optimizers.update(
@@ -173,13 +174,16 @@ class Network(Problem):
             maximum_iterations=self.steps,
         )
         params, slots, updates = learned
-        return state._replace(params=params, slots=slots, updates=updates), losses.stack()
+        state = state._replace(
+            params=_shaped(params, state.params),
+            slots=_shaped(slots, state.slots),
+            updates=updates,
+        )
+        return state, losses.stack()
 
     def weights(self, state: NetworkState) -> tf.Tensor:
         """All of them, side by side."""
-        return tf.concat(
-            [tf.reshape(w, (w.shape[0], -1)) for w in tf.nest.flatten(state.params)], axis=1
-        )
+        return tf.concat(tf.nest.flatten(_flat(state.params)), axis=1)
 
     def training_loss(self, state: NetworkState) -> tf.Tensor:
         """Over up to `VALIDATION` of each run's own examples."""
@@ -193,12 +197,18 @@ class Network(Problem):
     def validation_loss(self, state: NetworkState) -> tf.Tensor:
         """Over held-out examples with clean labels."""
         x = tf.constant(self._split()[2])
-        shared = tf.repeat(x[None], state.targets.shape[0], axis=0)
-        return self._loss(state.params, shared, state.validation_targets)
+        return self._loss(state.params, x[None], state.validation_targets)
 
     def _loss(self, params: list[Params], x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         out = apply_network(self._network, params, x)
         if self.regression:
             return tf.reduce_mean(tf.square(out - y), axis=(1, 2))
-        picked = tf.one_hot(y, self.outputs) * tf.nn.log_softmax(out)
-        return -tf.reduce_mean(tf.reduce_sum(picked, axis=-1), axis=-1)
+        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, out), axis=1)
+
+
+def _flat(weights: Params) -> Params:
+    return tf.nest.map_structure(lambda w: tf.reshape(w, (w.shape[0], -1)), weights)
+
+
+def _shaped(flat: Params, like: Params) -> Params:
+    return tf.nest.map_structure(lambda w, shaped: tf.reshape(w, shaped.shape), flat, like)

@@ -195,7 +195,8 @@ class NMF(Problem):
 
 def batch_loss(factors: Factors, v: tf.Tensor) -> tf.Tensor:
     """Returns the mean squared errors [P] of a batch."""
-    return tf.reduce_mean((tf.matmul(factors.w, factors.h) - v) ** 2, axis=(1, 2))
+    residual = tf.matmul(factors.w, factors.h) - v
+    return bounds.squared_norm(residual) / float(v.shape[-1] * v.shape[-2])
 
 
 def project_step(
@@ -239,8 +240,7 @@ def project_step(
 def _gradients(factors: Factors, v: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     w, h = factors
     c = 2.0 / float(v.shape[-1] * v.shape[-2])
-    residual = c * (tf.matmul(w, h) - v)
-    return tf.matmul(residual, h, transpose_b=True), tf.matmul(w, residual, transpose_a=True)
+    return bounds.gradients(w, h, tf.matmul(w, h) - v, c)
 
 
 def _real_matrix(name: str) -> np.ndarray:
@@ -259,7 +259,7 @@ def _in_blocks(matrix: tf.Tensor, blocks: int) -> tf.Tensor:
 
 
 def _rms(x: tf.Tensor) -> tf.Tensor:
-    return tf.sqrt(tf.reduce_mean(x * x, axis=(1, 2)))
+    return tf.sqrt(bounds.squared_norm(x) / float(x.shape[1] * x.shape[2]))
 
 
 def _wide(per_run: tf.Tensor) -> tf.Tensor:

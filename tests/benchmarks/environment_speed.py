@@ -4,12 +4,13 @@
 
 All training families side by side, as `train-agent` runs them; each family alone; and one of them,
 a dense layer of 32 on images of digits, against the same network under `fit` and `train_on_batch`.
-The share of the peak is that of a family's matrix products, at the largest rate this machine
-multiplies large matrices at. It is small: a product here is of 16 x 64 by 64 x 32 or less, one for
-each of 32 runs, some microseconds' work. Compiled by XLA such products alone run at a quarter to
-half of the peak; they are less than half of a step, and the rest are short elementwise loops over
-weights and activations, each handed to the threads and waited for. More runs at once are nearer to
-the peak.
+The share of the peak is that of a family's matrix products, at the largest rate all cores of this
+machine multiply large matrices at; a family alone is on one core, and only the families side by
+side keep all of them busy. The share is small: a product here is of 16 x 64 by 64 x 32 or less,
+one for each of 96 runs, some microseconds' work. Compiled by XLA such products alone run at a tenth
+to four fifths of a core's peak; they are about half of a step, and the rest are short elementwise
+loops over weights and activations. More runs at once are quicker: what an interval begins with is
+shared by them.
 Needs TF-Agents, so Python 3.11.
 """
 
@@ -33,7 +34,7 @@ from keras_greedylr_agents.problems import data
 from keras_greedylr_agents.problems.base import advance, start
 from keras_greedylr_agents.problems.families import select
 from keras_greedylr_agents.problems.networks import Network
-from keras_greedylr_agents.train import Config
+from keras_greedylr_agents.train import Config, use_threads
 
 RUNS = Config().runs
 COMPARED = "digits-sgd"
@@ -123,16 +124,22 @@ def operations(problem, runs):
 def side_by_side(rounds):
     """Quartiles of the environment's steps a second: episodes of all families without a policy."""
     environment = ScheduleEnvironment(select(Config().problems), RUNS, seed=0)
-    play = tf.function(environment.play, autograph=False)
     begun, _ = environment.begin(tf.constant([0, 0]))
     nothing = tf.zeros([environment.batch_size])
 
+    @tf.function(autograph=False)
+    def play(episode):
+        """An episode is one graph, as in training, where each interval awaits its action."""
+        return tf.while_loop(
+            lambda i, _: i < DECISIONS - 1,
+            lambda i, now: (i + 1, environment.play(now, nothing)[0]),
+            (0, episode),
+            parallel_iterations=1,
+        )[1].score
+
     def episode():
-        now = begun
         began = time.perf_counter()
-        for _ in range(DECISIONS - 1):
-            now, _ = play(now, nothing)
-        now.score.numpy()
+        play(begun).numpy()
         return time.perf_counter() - began
 
     episode()  # traces
@@ -178,6 +185,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="where the figures are written, too")
     arguments = parser.parse_args()
+    use_threads()
     result = {"machine": machine(), **measure(arguments.rounds)}
     ours, compared = result["all families"], result[COMPARED]
     low, rate, high = ours["steps_a_second"]
