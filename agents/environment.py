@@ -22,6 +22,7 @@ from keras_greedylr_agents.problems.base import Problem, Runs, advance, start
 DECADES = 2.5  # initial rates are drawn over so many on either side of the usual one
 SHOWN = 0.7  # part of the runs whose validation loss the policy sees
 WORST = 2.0  # log of the loss a run that diverged is taken to have, against its first
+SMALLEST = 1e-3  # spread of a family's returns; below, it is noise
 FLOOR = 3e-4  # part of the first loss below which falling further earns little
 
 
@@ -113,15 +114,22 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         return self._look(episode, interval)
 
     def relative(self, rewards: tf.Tensor) -> tf.Tensor:
-        """Returns rewards [P, T] less the mean of their copies'.
+        """Returns rewards [P, T] less the mean of their copies', small differences made larger.
 
         What its other copies earn does not depend on a run's actions, so what is taken away is
-        noise only; its own share in the mean makes the rest smaller by 1 / copies.
+        noise only; its own share in the mean makes the rest smaller by 1 / copies. A family whose
+        returns then spread less than all do is multiplied by the square root of how much less:
+        what a rate does to a factorisation, some per cent, would be lost among the networks.
         """
-        if self.copies == 1:
-            return rewards
-        copies = tf.reshape(rewards, (-1, self.copies, rewards.shape[1]))
-        return tf.reshape(copies - tf.reduce_mean(copies, axis=1, keepdims=True), rewards.shape)
+        if self.copies > 1:
+            copies = tf.reshape(rewards, (-1, self.copies, rewards.shape[1]))
+            copies -= tf.reduce_mean(copies, axis=1, keepdims=True)
+            rewards = tf.reshape(copies, rewards.shape)
+        families = tf.reshape(rewards, (len(self.problems), self.each, -1))
+        returns = tf.reduce_sum(families, axis=2)
+        spread = tf.sqrt(tf.reduce_mean(tf.square(returns), axis=1))
+        raised = tf.sqrt(tf.reduce_mean(spread) / tf.maximum(spread, SMALLEST))
+        return tf.reshape(tf.maximum(raised, 1.0)[:, None, None] * families, rewards.shape)
 
     def step_seed(self) -> tf.Tensor:
         """Returns a seed [2] of this step's own, which follows from the step's number."""

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 Array = Any  # whatever `xp` calls an array
 
-VERSION = 3  # of everything in this module a policy depends on; any change of meaning is a new one
+VERSION = 4  # of everything in this module a policy depends on; any change of meaning is a new one
 DECISIONS = 40  # intervals a run is cut into
 STRIDE = 3.0  # log2: the most one action moves the multiplier; a|a| keeps small actions fine
 START = -7.0  # log2 of the first interval's rate against the initial rate
@@ -58,6 +58,7 @@ NAMES: tuple[str, ...] = (
     "alignment",  # cosine between the interval's movement and the one before
     "norm",  # log(norm of the weights / norm after the first interval)
     "bounded",  # 1 where a stability bound is known
+    "room",  # log2(bound / rate, were it not held under the bound) / 4, 0 where none is known
 )
 
 
@@ -239,6 +240,7 @@ def observe(
         "alignment": xp.where(_finite(xp, now.alignment), now.alignment, 0.0),
         "norm": xp.log(norm / first_norm),
         "bounded": xp.where(bound < NO_BOUND, one, zero),
+        "room": xp.where(bound < NO_BOUND, 0.25 * (_under(xp, history) - old.multiplier), zero),
     }
     observation = xp.stack([features[name] for name in NAMES], axis=-1)
     return history, xp.clip(observation, -LIMIT, LIMIT)
@@ -254,9 +256,9 @@ def apply_action(xp: Any, history: History, action: Array) -> tuple[History, Arr
     """
     action = xp.clip(action, -1.0, 1.0)
     multiplier = history.multiplier + STRIDE * action * xp.abs(action)
-    # do not wind up above the bound, or later cuts would change nothing
-    cosine = xp.maximum(_anchor(xp, history), 1e-6)
-    multiplier = xp.minimum(multiplier, _log2(xp, history.bound / history.initial_rate / cosine))
+    # Above the bound it winds up by as much as one cut undoes: the rate is held at the bound then,
+    # until the cosine has come down so far.
+    multiplier = xp.minimum(multiplier, _under(xp, history) + STRIDE)
     history = history._replace(action=action, multiplier=_bounded(xp, history, multiplier))
     return history, rate(xp, history)
 
@@ -305,6 +307,12 @@ def _bounded(xp: Any, history: History, multiplier: Array) -> Array:
     low = _log2(xp, history.min_rate / history.initial_rate)
     high = _log2(xp, history.max_rate / history.initial_rate)
     return xp.minimum(xp.maximum(multiplier, low), high)
+
+
+def _under(xp: Any, history: History) -> Array:
+    """The multiplier at which the rate meets its bound."""
+    cosine = xp.maximum(_anchor(xp, history), 1e-6)
+    return _log2(xp, history.bound / history.initial_rate / cosine)
 
 
 def _anchor(xp: Any, history: History) -> Array:
