@@ -69,7 +69,7 @@ def sized(milliseconds):
 def measure(make_model, pairs, rounds):
     """Trains the rounds of each set of models; returns what a step of each took."""
     microseconds = trained(make_model, CONTESTANTS[BASE], 50)()
-    steps = int(np.clip(EPOCH * 1e6 / microseconds, 20, 401))
+    steps = int(np.clip(EPOCH * 1e6 / microseconds, 8, 401))
     times = {name: [] for name in CONTESTANTS}
     names = list(CONTESTANTS)
     for number in range(pairs):
