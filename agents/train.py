@@ -63,7 +63,7 @@ class Config:
     trace: float = 0.98
     clip: float = 0.2
     entropy: float = 0.0
-    training_share: float = 0.1
+    training_share: float = 0.15
 
     def __post_init__(self) -> None:
         families = len(select(self.problems))
