@@ -276,8 +276,8 @@ class LearnedLR(Schedule):
         )
         with np.errstate(all="ignore"):  # what is not finite is expected there
             self._history, seen = observation.observe(np, self._history, interval)
-        action = self._policy(seen)
-        self._history, rate = observation.apply_action(np, self._history, action)
+            action = self._policy(seen)
+            self._history, rate = observation.apply_action(np, self._history, action)
         self._validation = math.nan
         self._begin_interval()
         self._apply(
