@@ -32,10 +32,11 @@ def _one_thread_a_product() -> None:
     """Has XLA multiply matrices on the thread that runs a program, unless told otherwise.
 
     A matrix of an inner problem is too small to share, and the families run side by side.
-    TensorFlow reads the flags when it first compiles; later this does nothing.
+    TensorFlow reads the flags when it first compiles; later this does nothing. Flags that do not
+    begin with a dash name a file that holds them.
     """
     flag, given = "--xla_cpu_multi_thread_eigen", os.environ.get("XLA_FLAGS", "")
-    if flag not in given:
+    if flag not in given and given.lstrip()[:1] in ("", "-"):
         os.environ["XLA_FLAGS"] = f"{given} {flag}=false".strip()
 
 

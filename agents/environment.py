@@ -120,12 +120,13 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         noise only; its own share in the mean makes the rest smaller by 1 / copies. A family whose
         returns then spread less than all do is multiplied by the square root of how much less:
         what a rate does to a factorisation, some per cent, would be lost among the networks.
+        Without copies there is nothing to compare with, and rewards stay as they are.
         """
-        if self.copies > 1:
-            copies = tf.reshape(rewards, (-1, self.copies, rewards.shape[1]))
-            copies -= tf.reduce_mean(copies, axis=1, keepdims=True)
-            rewards = tf.reshape(copies, rewards.shape)
-        families = tf.reshape(rewards, (len(self.problems), self.each, -1))
+        if self.copies == 1:
+            return rewards
+        copies = tf.reshape(rewards, (-1, self.copies, rewards.shape[1]))
+        copies -= tf.reduce_mean(copies, axis=1, keepdims=True)
+        families = tf.reshape(copies, (len(self.problems), self.each, -1))
         returns = tf.reduce_sum(families, axis=2)
         spread = tf.sqrt(tf.reduce_mean(tf.square(returns), axis=1))
         raised = tf.sqrt(tf.reduce_mean(spread) / tf.maximum(spread, SMALLEST))

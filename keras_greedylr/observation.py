@@ -310,9 +310,11 @@ def _bounded(xp: Any, history: History, multiplier: Array) -> Array:
 
 
 def _under(xp: Any, history: History) -> Array:
-    """The multiplier at which the rate meets its bound."""
+    """The multiplier at which the rate meets its bound, `NO_BOUND` where none is known."""
+    known = history.bound < NO_BOUND
     cosine = xp.maximum(_anchor(xp, history), 1e-6)
-    return _log2(xp, history.bound / history.initial_rate / cosine)
+    meets = _log2(xp, xp.where(known, history.bound, 1.0) / history.initial_rate / cosine)
+    return xp.where(known, meets, NO_BOUND)
 
 
 def _anchor(xp: Any, history: History) -> Array:

@@ -104,3 +104,32 @@ def test_equal_values_are_no_improvement():
     states = follow(rule, [np.float32(0.1)] * 9)
     path, _ = drive(rule, START, [0.1] * 9)
     np.testing.assert_allclose(path, rates(states)[1:], rtol=TOLERANCE)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="elsewhere the step is compiled")
+@pytest.mark.parametrize(
+    "rule",
+    [
+        GreedyRule(),
+        GreedyRule(window=10, mode="max"),
+        GreedyRule(window=3, cooldown=2, warmup=1, reset_after=3, horizon=100),
+    ],
+)
+def test_no_number_goes_to_the_device_or_comes_from_it(monkeypatch, rule):
+    import torch
+
+    device = DeviceRule(rule)
+    vector, metric = torch.tensor(device.init(0.1)), torch.tensor(1.0)
+    tensor_of = torch.as_tensor
+
+    def of_tensors_only(data, *arguments, **options):
+        assert isinstance(data, torch.Tensor), f"a copy to the device: {data!r}"
+        return tensor_of(data, *arguments, **options)
+
+    def refuse(tensor):
+        raise AssertionError("a wait for the device")
+
+    monkeypatch.setattr(torch, "as_tensor", of_tensors_only)
+    for name in ("tolist", "item", "__float__", "__bool__", "__int__"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    assert device.update(vector, metric).shape == vector.shape

@@ -149,7 +149,7 @@ class GreedyLR(Schedule):
         if not isinstance(self.update_every, str):
             self.on_train_batch_end = self._on_batch_of_group
             if self.state_path is None and keras.backend.backend() == "jax":
-                # And not even then where the rate cannot move yet.
+                # Logs are waited for only before a batch where the rate could have moved.
                 self.on_train_batch_begin = self._before_late_batch
                 self.on_train_batch_end = self._on_late_batch
                 self.async_safe = True

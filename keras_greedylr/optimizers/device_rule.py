@@ -20,31 +20,31 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from keras import ops
 
-from keras_greedylr.optimizers.scalars import constant, maximum, minimum, select
+from keras_greedylr.optimizers.scalars import maximum, minimum, select, split
 from keras_greedylr.rule import ANNEAL, GreedyRule, GreedyState
 
-# The vector holds those of these fields that the rule needs, and then the values of the window,
-# newest first. Values are those that get better by falling: with `mode="max"` the metric's
-# negative. The first fields are those whose next value hangs on how the comparison comes out.
+# The vector: these, and then the values of the window, newest first. Values are those that get
+# better by falling: with `mode="max"` the metric's negative. First come the fields whose next
+# value hangs on how the comparison comes out, then `best`; what a rule does not need stays zero.
 FIELDS = (
     "rate",
     "anchor",  # rate = anchor F^-steps
     "steps",
     "run",  # improvements running, or minus the failures running
     "stage",  # values that the stage after a rise still lasts, or minus those after a cut
-    "floor_cuts",
+    "floor_cuts",  # counted where there are resets
     "ceiling",  # 0 until the end of the horizon comes near
     "best",  # NONE before the first value
     "initial",
     "count",  # values in the window
-    "seen",
+    "seen",  # counted where there is a horizon
 )
+HEAD = len(FIELDS)
 
 NONE = float(np.finfo(np.float32).max)
 TINY = float(np.finfo(np.float32).tiny)  # no rate below: it would be zero, and for ever
@@ -76,23 +76,12 @@ class DeviceRule:
         self._log = -math.log(rule.factor)
         self._annealed_from = _annealed_from(rule.horizon)
         self._staged = rule.cooldown > 0 or rule.warmup > 0
-        left_out = {
-            "stage": not self._staged,
-            "floor_cuts": rule.reset_after is None,
-            "ceiling": rule.horizon is None,
-            "count": rule.window == 1 and rule.reset_after is None,
-            "seen": rule.horizon is None,
-        }
-        self.fields = tuple(name for name in FIELDS if not left_out.get(name, False))
-        self._needed = itemgetter(*map(FIELDS.index, self.fields))  # of all fields
-        places = [self.fields.index(n) if n in self.fields else -1 for n in FIELDS]
-        self._all = itemgetter(*places)  # of a vector with a zero at its end
 
     def init(self, learning_rate: float) -> list[float]:
         """Returns the vector before the first value."""
         rates = dict.fromkeys(("rate", "anchor", "initial"), learning_rate)
         head = {**dict.fromkeys(FIELDS, 0.0), **rates, "best": NONE}
-        return [*(head[name] for name in self.fields), *[0.0] * self.rule.window]
+        return [*head.values(), *[0.0] * self.rule.window]
 
     def moved_to(self, vector: Sequence[float], learning_rate: float) -> list[float]:
         """Returns the vector after somebody else has set the rate."""
@@ -105,15 +94,15 @@ class DeviceRule:
         come on top of the step: what each outcome of the comparison would lead to is worked out
         beside the step, and the loss only chooses.
         """
-        rule, head = self.rule, len(self.fields)
-        *parts, older, _ = ops.split(vector, [*range(1, head + 1), head + rule.window - 1])
-        now = dict(zip(self.fields, parts, strict=True))  # of shape [1]
+        rule, dtype = self.rule, vector.dtype
+        *head, older, _ = split(vector, [*[1] * HEAD, rule.window - 1, 1])
+        now = dict(zip(FIELDS, head, strict=True))  # of shape [1]
         value = smooth = ops.reshape(metric if rule.mode == "min" else -metric, (1,))
-        if "count" in now:
-            now["count"] = minimum(now["count"] + 1.0, float(rule.window))
+        count = ops.ones_like(now["count"])
         if rule.window > 1:
-            used = ops.arange(1, rule.window, dtype=vector.dtype) < now["count"]
-            smooth = value + ops.sum(select(used, older - value, 0.0)) / now["count"]
+            count = minimum(now["count"] + 1.0, float(rule.window))
+            used = ops.arange(1, rule.window, dtype=dtype) < count
+            smooth = value + ops.sum(select(used, older - value, 0.0)) / count
         if rule.horizon is not None:
             now["seen"] = minimum(now["seen"] + 1.0, float(MOST))
         outcomes, resets = self._outcomes(now)
@@ -125,10 +114,8 @@ class DeviceRule:
         best = select(improved, smooth, now["best"])
         if resets is not None:
             afresh = select(improved, *ops.unstack(resets, 2))
-            best = select(afresh, constant([NONE], best.dtype), best)
-            now["count"] = select(afresh, 0.0, now["count"])
-        rest = [now[name] for name in self.fields[len(outcomes) + 1 :]]
-        after = ops.concatenate([chosen, best, *rest, value, older])
+            best, count = select(afresh, NONE, best), select(afresh, 0.0, count)
+        after = ops.concatenate([chosen, best, now["initial"], count, now["seen"], value, older])
         return select(ops.isfinite(value), after, vector)
 
     def _outcomes(self, now: dict[str, Any]) -> tuple[list[Any], Any]:
@@ -139,13 +126,14 @@ class DeviceRule:
             `None` where it never does.
         """
         rule, dtype = self.rule, now["rate"].dtype
-        way, nothing = constant([[1.0], [-1.0]], dtype), constant([[0.0], [0.0]], dtype)
+        way = 1.0 - 2.0 * ops.reshape(ops.arange(2, dtype=dtype), (2, 1))
+        stage = floor_cuts = ceiling = nothing = ops.zeros_like(way)
         length = maximum(way * now["run"], 0.0) + 1.0
         acts, run = length > rule.patience, way * length
         if self._staged:
             waits, of_stage = now["stage"] != 0.0, ops.sign(now["stage"])
             acts, run = acts & ~waits, select(waits, now["run"], run)
-            begun = constant([[float(rule.warmup)], [-float(rule.cooldown)]], dtype)
+            begun = select(way > 0.0, way * float(rule.warmup), way * float(rule.cooldown))
             stage = select(acts, begun, now["stage"] - of_stage)
         run, move = select(acts, nothing, run), select(acts, way, nothing)
         if self._staged and rule.phases == "carry_on":
@@ -172,11 +160,8 @@ class DeviceRule:
             bound = ceiling * ops.square(ops.sin(0.5 * math.pi * left))
             rate = select(ending, minimum(maximum(bound, rule.min_lr), rate), rate)
         kept = rate == target
-        outcomes = [rate, select(kept, now["anchor"], rate), select(kept, steps, nothing), run]
-        outcomes += [stage] if self._staged else []
-        outcomes += [floor_cuts] if rule.reset_after is not None else []
-        outcomes += [ceiling] if rule.horizon is not None else []
-        return outcomes, resets
+        anchor, steps = select(kept, now["anchor"], rate), select(kept, steps, nothing)
+        return [rate, anchor, steps, run, stage, floor_cuts, ceiling], resets
 
     def _threshold(self, best: Any) -> Any:
         """What a value has to be below, to be an improvement."""
@@ -202,29 +187,28 @@ class DeviceRule:
             else:
                 anchor, steps = after.learning_rate, 0.0
         values = [self._sign * value for value in reversed(after.window)]
-        head = (
+        return [
             after.learning_rate,
             anchor,
             steps,
             after.good - after.bad,
             after.warmup_left - after.cooldown_left,
-            after.floor_cuts,
+            after.floor_cuts if self.rule.reset_after is not None else 0,
             after.ceiling or 0.0,
             NONE if after.best is None else self._sign * after.best,
             after.initial_learning_rate,
             len(values),
             after.seen,
-        )  # as in `FIELDS`
-        return [*self._needed(head), *values, *[0.0] * (self.rule.window - len(values))]
+            *values,
+            *[0.0] * (self.rule.window - len(values)),
+        ]
 
     def to_state(self, vector: Sequence[float]) -> GreedyState:
         """Returns what the vector says, with no event: the device keeps none."""
-        _, anchor, steps, run, stage, floor_cuts, ceiling, best, initial, count, seen = self._all(
-            (*vector, 0.0)
-        )
-        head = len(self.fields)
-        count = int(count) if "count" in self.fields else int(best < NONE)
-        window = tuple(vector[head : head + count][::-1])
+        _, anchor, steps, run, stage, floor_cuts, ceiling, best, initial, count, seen = vector[
+            :HEAD
+        ]
+        window = tuple(vector[HEAD : HEAD + int(count)][::-1])
         if self._sign < 0:
             window = tuple(-value for value in window)
         return GreedyState(

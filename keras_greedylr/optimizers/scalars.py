@@ -8,6 +8,7 @@ those also make a tensor of a number: a copy from the host to the device.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import keras
@@ -27,8 +28,8 @@ def add_scalar(optimizer: keras.optimizers.Optimizer, name: str, value: float = 
     )
 
 
-def constant(value: Any, dtype: Any) -> Any:
-    """A Python number, or a nest of lists of them, as a tensor."""
+def constant(value: float, dtype: Any) -> Any:
+    """A Python number as a tensor."""
     return ops.convert_to_tensor(value, dtype)
 
 
@@ -49,6 +50,15 @@ def maximum(a: Any, b: Any) -> Any:
 def minimum(a: Any, b: Any) -> Any:
     """The smaller of a tensor and a number, or of two tensors of one dtype."""
     return select(a < b, a, b) if keras.backend.backend() == "torch" else ops.minimum(a, b)
+
+
+def split(vector: Any, sizes: list[int]) -> Any:
+    """A vector cut into parts of these sizes; `keras.ops` reads them off the device on PyTorch."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.split(vector, sizes)
+    return ops.split(vector, list(itertools.accumulate(sizes[:-1])))
 
 
 def dense(gradient: Any, dtype: Any) -> Any:
