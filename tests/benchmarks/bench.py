@@ -25,11 +25,11 @@ ENVIRONMENTS = {"tensorflow": ".venv", "jax": ".venv-jax", "torch": ".venv-torch
 # What is run: the arguments, those of `--quick`, and whether on TensorFlow only.
 BENCHMARKS = {
     "callback_cost": (
-        ("--rounds", "25", "--steps", "201"),
+        ("--rounds", "20", "--steps", "201"),
         ("--rounds", "2", "--steps", "51"),
         False,
     ),
-    "optimizer_cost": (("--pairs", "4", "--rounds", "5"), ("--pairs", "1", "--rounds", "2"), False),
+    "optimizer_cost": (("--pairs", "4", "--rounds", "4"), ("--pairs", "1", "--rounds", "2"), False),
     "import_cost": (("--pairs", "3"), ("--pairs", "2"), False),
     "policy_call": (("--rounds", "30"), ("--rounds", "3"), False),
     "environment_speed": (("--rounds", "5"), ("--rounds", "2"), True),
