@@ -4,7 +4,7 @@
 
 Runs the other benchmarks of this folder, each in a process of its own with the interpreter of its
 backend's environment, one after the other, and writes `report.json` and `report.md`. A backend
-without an environment is left out, and the report says so. Under ten minutes on two idle cores;
+without an environment is left out, and the report says so. About ten minutes on two idle cores;
 `--quick` takes few rounds, to see that all of it runs.
 """
 
