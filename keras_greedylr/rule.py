@@ -193,66 +193,64 @@ class GreedyRule:
         rate = float(learning_rate)
         return GreedyState(rate, rate, None, None, (), 0, 0, 0, 0, 0, 0, None, "none")
 
-    def update(self, state: GreedyState, metric: float) -> GreedyState:
-        """Returns the state after one more value of the metric.
+    def update(self, state: GreedyState, *metrics: float) -> GreedyState:
+        """Returns the state after one more value of the metric, or several in their order.
 
         Args:
             state: The state `init` or the last `update` returned.
-            metric: The new value. One that is not finite is skipped: it
-                changes nothing but `event`.
+            metrics: The new values; `event` is what the last of them did. One
+                that is not finite is skipped: it changes nothing but `event`.
         """
-        metric = float(metric)
-        if not math.isfinite(metric):
-            return state._replace(event="skipped")
         (
-            rate, initial, _, best, window, good, bad, cooling, warming,
-            floor_cuts, seen, ceiling, _,
+            rate, initial, smooth, best, window, good, bad, cooling, warming,
+            floor_cuts, seen, ceiling, event,
         ) = state  # fmt: skip
-        seen += self.horizon is not None
-        window = (*window, metric)[-self.window :]
-        smooth = _mean(window)
-        improved = self._improves(smooth, best)
-        move = 0  # 1 raises the rate, -1 cuts it
-        if cooling or warming:
-            if self.phases == "carry_on":
-                move = -1 if cooling else 1
+        for metric in metrics:
+            metric = float(metric)
+            if not math.isfinite(metric):
+                event = "skipped"
+                continue
+            event = "none"
+            seen += self.horizon is not None
+            window = (*window, metric)[-self.window :]
+            smooth = _mean(window)
+            improved = self._improves(smooth, best)
+            move = 0  # 1 raises the rate, -1 cuts it
+            if cooling or warming:
+                if self.phases == "carry_on":
+                    move = -1 if cooling else 1
+                else:
+                    improved = False  # what a holding stage sees is not remembered
+                cooling, warming = max(cooling - 1, 0), max(warming - 1, 0)
+            elif improved:
+                good, bad = good + 1, 0
             else:
-                improved = False  # what a holding stage sees is not remembered
-            cooling, warming = max(cooling - 1, 0), max(warming - 1, 0)
-        elif improved:
-            good, bad = good + 1, 0
-        else:
-            good, bad = 0, bad + 1
-        if improved:
-            best = smooth
-        if good > self.patience:
-            move, good, warming = 1, 0, self.warmup
-        elif bad > self.patience:
-            move, bad, cooling = -1, 0, self.cooldown
+                good, bad = 0, bad + 1
+            if improved:
+                best = smooth
+            if good > self.patience:
+                move, good, warming = 1, 0, self.warmup
+            elif bad > self.patience:
+                move, bad, cooling = -1, 0, self.cooldown
 
-        event: Event = "none"
-        if move > 0:
-            floor_cuts = 0
-            # min before max: a rate above `max_lr` stays where it is.
-            raised = max(rate, min(rate / self.factor, self.max_lr))
-            if raised > rate:
-                rate, event = raised, "raised"
-        elif move < 0:
-            cut = min(rate, max(rate * self.factor, self._floor))
-            floor_cuts += cut <= self._floor
-            if self.reset_after is not None and floor_cuts >= self.reset_after:
-                # Waiting after the cut still holds; cutting on would undo the reset.
-                left = cooling if self.phases == "hold" else 0
-                state = self.init(initial)._replace(cooldown_left=left, event="reset")
-                rate, ceiling = self._anneal(initial, seen, ceiling)
-                return state._replace(learning_rate=rate, seen=seen, ceiling=ceiling)
-            if cut < rate:
-                rate, event = cut, "cut"
-        if self.horizon is not None:
-            bound, ceiling = self._anneal(rate, seen, ceiling)
-            if bound < rate:
-                old = state.learning_rate
-                rate, event = bound, "cut" if bound < old else "raised" if bound > old else "none"
+            old = rate
+            if move > 0:
+                floor_cuts = 0
+                # min before max: a rate above `max_lr` stays where it is.
+                rate = max(rate, min(rate / self.factor, self.max_lr))
+            elif move < 0:
+                rate = min(rate, max(rate * self.factor, self._floor))
+                floor_cuts += rate <= self._floor
+                if self.reset_after is not None and floor_cuts >= self.reset_after:
+                    # Waiting after the cut still holds; cutting on would undo the reset.
+                    cooling = cooling if self.phases == "hold" else 0
+                    rate, smooth, best, window = initial, None, None, ()
+                    good = bad = warming = floor_cuts = 0
+                    event = "reset"
+            if self.horizon is not None:
+                rate, ceiling = self._anneal(rate, seen, ceiling)
+            if rate != old and event != "reset":
+                event = "raised" if rate > old else "cut"
         return GreedyState(
             rate, initial, smooth, best, window, good, bad, cooling, warming,
             floor_cuts, seen, ceiling, event,

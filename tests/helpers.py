@@ -18,9 +18,9 @@ class Spy(GreedyLR):
         super().__init__(*args, **kwargs)
         self.looked = []
 
-    def _look(self, value):
-        self.looked.append(float(value))
-        super()._look(value)
+    def _look(self, *values):
+        self.looked.extend(float(value) for value in values)
+        super()._look(*values)
 
 
 class Probe(keras.callbacks.Callback):

@@ -131,9 +131,9 @@ def test_the_model_is_touched_only_when_the_rate_changes(update_every):
             if epoch == 0:
                 self.touched = 0
 
-        def _look(self, value):
+        def _look(self, *values):
             before = self.state.learning_rate
-            super()._look(value)
+            super()._look(*values)
             self.changes += self.state.learning_rate != before
 
         def on_train_end(self, logs=None):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 
 from keras_greedylr.callbacks.batch_loss import BatchLoss
+from keras_greedylr.callbacks.late_logs import Report
 from keras_greedylr.validation import check_float, check_int
 
 
@@ -28,17 +30,19 @@ class BatchGroups:
         self._size = size
         self._sum, self._batches = 0.0, 0  # of the group under way
 
-    def add(self, batch: int, logs: dict[str, Any]) -> float | None:
-        """Takes in one report; returns the value of the group it completes, if it does."""
-        value, batches = self.losses.take(self._monitor, batch, logs)
-        self._sum += value * batches
-        self._batches += batches
-        if self._batches < self._size:
-            return None
-        if self._monitor == "loss":
-            value = self._sum / self._batches
-        self._sum, self._batches = 0.0, 0
-        return value
+    def add(self, reports: Iterable[Report]) -> list[tuple[int, float]]:
+        """Takes in reports; returns the groups they complete: last batch, and value."""
+        completed = []
+        for batch, logs in reports:
+            value, batches = self.losses.take(self._monitor, batch, logs)
+            self._sum += value * batches
+            self._batches += batches
+            if self._batches >= self._size:
+                if self._monitor == "loss":
+                    value = self._sum / self._batches
+                completed.append((batch, value))
+                self._sum, self._batches = 0.0, 0
+        return completed
 
     def until(self, groups: int) -> int:
         """Returns how many batches more complete so many groups, at the earliest."""

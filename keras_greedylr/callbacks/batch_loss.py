@@ -57,10 +57,6 @@ class BatchLoss:
             if self._held is None:  # two threads may wait for the same last batch
                 self._held = count
 
-    def is_last(self) -> bool:
-        """Whether the last report was that of the epoch's end; false where nobody can know."""
-        return self._steps is not None and self._batches >= self._steps
-
     @property
     def reads_count(self) -> bool:
         """Whether the next report has to come before the next batch: its samples are counted."""
@@ -97,23 +93,28 @@ class BatchLoss:
         if self._tracker is None:  # a train_step of the user's reports what it likes
             self._first = False
             return mean, new
-        expected = self._count + new * self._unit
-        count, known = expected, True
-        if self.reads_count or self._batches == self._steps:
-            known = self.reads_count  # else the count before this report was reckoned, not read
-            count = peek(self._model, self._tracker.count) if self._held is None else self._held
-            if self._first:
-                self._unit = count / new
-            elif not expected - self._unit < count <= expected:
-                self._equal = False
-            else:
-                known = True
-        samples = count - self._count
-        loss = math.nan if samples <= 0 else (mean * count - self._mean * self._count) / samples
+        before, count = self._count, self._count + new * self._unit
+        known = True  # whether this report's samples are
+        if self._first or not self._equal or self._steps is None or self._batches == self._steps:
+            count, known = self._read_count(count, new)
+        samples = count - before
+        loss = math.nan if samples <= 0 else (mean * count - self._mean * before) / samples
         if not known:  # the batches turn out to be unequal: nobody can tell this one's loss
             loss = mean
         self._count, self._mean, self._first = count, mean, False
         return loss, new
+
+    def _read_count(self, expected: float, new: int) -> tuple[float, bool]:
+        """The samples so far, and whether those of the last report can be told from them."""
+        count = peek(self._model, self._tracker.count) if self._held is None else self._held
+        known = self.reads_count  # else the count before this report was reckoned, not read
+        if self._first:
+            self._unit = count / new
+        elif expected - self._unit < count <= expected:
+            known = True
+        else:
+            self._equal = False
+        return count, known
 
     def _find_tracker(self) -> Any:
         for metric in self._model.metrics:

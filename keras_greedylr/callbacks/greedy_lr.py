@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import sys
 from typing import Any, Literal
 
 import keras
@@ -150,8 +150,7 @@ class GreedyLR(Schedule):
             self.on_train_batch_end = self._on_batch_of_group
             if self.state_path is None and keras.backend.backend() == "jax":
                 # Logs are waited for only before a batch where the rate could have moved.
-                self.on_train_batch_begin = self._before_late_batch
-                self.on_train_batch_end = self._on_late_batch
+                self.on_train_batch_begin = self._before_batch_of_group
                 self.async_safe = True
         elif self.state_path is not None and not self.monitor.startswith("val_"):
             # What the epoch decides is on disk before any other callback's `on_epoch_end`.
@@ -251,29 +250,21 @@ class GreedyLR(Schedule):
         if self._validated:
             self._save(epoch + 1)  # holds if the epoch ends without a validation
 
-    def _before_late_batch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def _before_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if batch >= self._needed_at:
-            self._take(self._late.take())
-            undecided = self._groups.until(self.rule.idle(self.state) + 1)
-            self._needed_at = batch + min(undecided, MOST)
+            self._take(self._late.take(), batch)
         self._late.outstanding += 1
 
-    def _on_late_batch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._late.outstanding and self._is_last(batch):
-            self._groups.losses.hold_count()  # another callback may evaluate before `on_epoch_end`
-        self._take(self._late.arrive(batch, logs or {}))
-
     def _on_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        logs = logs or {}
-        if self.monitor not in logs:
-            raise self._absent(logs)
-        value = self._groups.add(batch, logs)
-        if value is not None:
-            self._look(value)
-            if self._reason or self._listeners:  # else there is nothing to do or to tell
-                self._apply("batch", batch, self.state.learning_rate, self._reason)
-        if self.state_path is not None and self._groups.losses.is_last():
-            self._save((self._epoch or 0) + 1)
+        self._late.put((batch, logs or {}))
+        if batch + 1 < self._needed_at:
+            return
+        if self._late.at_once():
+            self._take(self._late.take_arrived(), batch + 1)
+            if self._is_last(batch):
+                self._save((self._epoch or 0) + 1)
+        elif self._is_last(batch):
+            self._groups.losses.hold_count()  # another callback may evaluate before `on_epoch_end`
 
     def _on_batch_of_epoch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._validated:
@@ -285,10 +276,20 @@ class GreedyLR(Schedule):
         """Whether the epoch ends with this batch; false where nobody can know."""
         return self._steps is not None and batch + 1 >= self._steps
 
-    def _take(self, reports: Iterable[Report]) -> None:
-        """Reports of batches, in order."""
-        for batch, logs in reports:
-            self._on_batch_of_group(batch, logs)
+    def _take(self, reports: list[Report], upto: int) -> None:
+        """Looks at reports, in order, of batches before `upto`; the last can move the rate."""
+        for _, logs in reports:
+            if self.monitor not in logs:
+                raise self._absent(logs)
+        completed = self._groups.add(reports)
+        # Only who listens wants to hear of those at which nothing happens.
+        looks = [[group] for group in completed] if self._listeners else [completed]
+        for groups in filter(None, looks):
+            self._look(*(value for _, value in groups))
+            if self._reason or self._listeners:
+                self._apply("batch", groups[-1][0], self.state.learning_rate, self._reason)
+        undecided = self._groups.until(self.rule.idle(self.state) + 1)
+        self._needed_at = min(upto + min(undecided, MOST), self._steps or sys.maxsize)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Keeps what batches reported late are to be reckoned with."""
@@ -304,7 +305,7 @@ class GreedyLR(Schedule):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the epoch's metric and moves the rate."""
         logs = {} if logs is None else logs
-        self._take(self._late.take_arrived())
+        self._take(self._late.take_arrived(), 0)
         self._log_rate(logs)
         if isinstance(self.update_every, str):
             self._settle(logs)
@@ -337,14 +338,15 @@ class GreedyLR(Schedule):
             return True
         return any(name.startswith("val_") for name in logs)
 
-    def _look(self, value: float) -> None:
-        """One value for the rule."""
+    def _look(self, *values: float) -> None:
+        """Values for the rule, of which only the last can move the rate."""
         self._seen = True
         if not self._mode_known:
             mode = metric_direction(self.monitor, self._model)
             self.rule = self._make_rule(self.state.initial_learning_rate, mode)
             self._mode_known = True
-        before, self.state = self.state, self.rule.update(self.state, value)
+        before = self.rule.update(self.state, *values[:-1])
+        self.state = self.rule.update(before, values[-1])
         quiet = self.state.event in ("none", "skipped")
         self._reason = "" if quiet else _reason(self.monitor, self.rule, before, self.state)
 

@@ -1,9 +1,9 @@
-"""Batch logs that Keras hands over in threads, brought back in order to the thread of `fit`.
+"""Batch logs kept until somebody needs them: many at a time cost less than one by one.
 
 On JAX a callback with a hook at each batch's end makes Keras wait for the batch's logs before it
 dispatches the next one, and the device idles meanwhile. A hook that is `async_safe` is run in a
-thread instead, whenever its logs are there. Here they are kept until somebody needs them, so that
-what is done with them depends on no thread's timing.
+thread instead, whenever its logs are there. From here they come back in order to the thread of
+`fit`, so that what is done with them depends on no thread's timing.
 """
 
 from __future__ import annotations
@@ -28,15 +28,12 @@ class LateLogs:
     def begin_epoch(self) -> None:
         """Forgets the last epoch."""
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self.put = self._reports.put
         self.outstanding = 0  # reports of batches begun that were not taken yet
 
-    def arrive(self, batch: int, logs: dict[str, Any]) -> list[Report]:
-        """Keeps a report, or returns it where it comes in the thread of `fit`: use it at once."""
-        if threading.get_ident() == self._thread:
-            self.outstanding = max(self.outstanding - 1, 0)
-            return [(batch, logs)]
-        self._reports.put((batch, logs))
-        return []
+    def at_once(self) -> bool:
+        """Whether reports come in the thread of `fit`, each at its batch's end."""
+        return threading.get_ident() == self._thread
 
     def take(self) -> list[Report]:
         """Returns the outstanding reports in order; waits for them."""
