@@ -45,16 +45,6 @@ def word_counts() -> np.ndarray:
     return counts.toarray().astype(np.float32)
 
 
-def letter_triples() -> np.ndarray:
-    """Returns counts [256 documents, 64 triples] of common letters in a row in docstrings."""
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    documents = [text for module in DOC_MODULES for text in _docstrings(module)]
-    documents = sorted(documents, key=len)[:256]
-    triples = CountVectorizer(analyzer="char_wb", ngram_range=(3, 3), max_features=64)
-    return triples.fit_transform(documents).toarray().astype(np.float32)
-
-
 def image_patches(name: str, size: int = 8) -> np.ndarray:
     """Returns grey patches [N, size, size] in [0, 1] of one of scikit-learn's photographs."""
     grey = datasets.load_sample_image(name).mean(axis=-1, dtype=np.float32) / 255

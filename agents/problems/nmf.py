@@ -39,9 +39,8 @@ class NMF(Problem):
 
     Args:
         name: Unique among the families.
-        data: `"gamma"` or `"half normal"` (random factors of a random rank plus noise), `"counts"`
-            (of Poisson's distribution about gamma factors: mostly zeros, as word counts are), or
-            the name of a real matrix, of which each run takes some columns.
+        data: `"gamma"` or `"half normal"` (random factors of a random rank plus noise) or the
+            name of a real matrix, of which each run takes some columns.
         update: `"alternating"` moves H, then W; `"simultaneous"` both at once.
         rank: Of the factorisation.
         rows, columns: Size of a random matrix; for a real one, the columns of a run.
@@ -100,7 +99,7 @@ class NMF(Problem):
     def _matrix(self, seed: tf.Tensor, runs: int) -> tf.Tensor:
         """Non-negative matrices [P, m, n] without noise."""
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
-        if self.data not in ("gamma", "half normal", "counts"):
+        if self.data not in ("gamma", "half normal"):
             matrix = tf.constant(_real_matrix(self.data))
             chosen = tf.argsort(tf.random.stateless_uniform((runs, matrix.shape[1]), seeds[0]))
             return tf.transpose(
@@ -110,18 +109,17 @@ class NMF(Problem):
         # factors beyond a run's own rank count for nothing
         own = tf.random.stateless_uniform((runs, 1), seeds[2], 2.0, 9.0)
         used = tf.cast(tf.range(8, dtype=tf.float32)[None] < own - 1.0, tf.float32)
-        if self.data == "half normal":
-            a, b = (
-                tf.abs(tf.random.stateless_normal(shape, part))
-                for shape, part in zip(shapes, seeds, strict=False)
-            )
-        else:
+        if self.data == "gamma":
             a, b = (
                 tf.random.stateless_gamma(shape, part, alpha=0.5)
                 for shape, part in zip(shapes, seeds, strict=False)
             )
-        matrix = tf.matmul(a * used[:, None], b) + 1e-3
-        return _counted(matrix, seeds[2]) if self.data == "counts" else matrix
+        else:
+            a, b = (
+                tf.abs(tf.random.stateless_normal(shape, part))
+                for shape, part in zip(shapes, seeds, strict=False)
+            )
+        return tf.matmul(a * used[:, None], b) + 1e-3
 
     def usual_rate(self, state: NMFState) -> tf.Tensor:
         """About the first step's limit, see `bounds.initial_rate`."""
@@ -253,17 +251,7 @@ def _real_matrix(name: str) -> np.ndarray:
         return load_digits().data.T.astype(np.float32)
     if name == "word counts":
         return datasets.word_counts().T
-    if name == "letter triples":
-        return datasets.letter_triples().T
     return datasets.image_patches(name).reshape(-1, 64).T
-
-
-def _counted(matrix: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Counts about matrices [P, m, n], of means from a tenth (mostly zeros) to three."""
-    of_mean, of_counts = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    mean = 10.0 ** tf.random.stateless_uniform((matrix.shape[0], 1, 1), of_mean, -1.0, 0.5)
-    rate = matrix * mean / tf.reduce_mean(matrix, axis=(1, 2), keepdims=True)
-    return tf.random.stateless_poisson(matrix.shape, of_counts, rate, dtype=tf.float32) + 1e-3
 
 
 def _in_blocks(matrix: tf.Tensor, blocks: int) -> tf.Tensor:
