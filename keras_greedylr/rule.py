@@ -193,26 +193,27 @@ class GreedyRule:
         rate = float(learning_rate)
         return GreedyState(rate, rate, None, None, (), 0, 0, 0, 0, 0, 0, None, "none")
 
-    def update(self, state: GreedyState, *metrics: float) -> GreedyState:
+    def update(self, state: GreedyState, metric: float, *more: float) -> GreedyState:
         """Returns the state after one more value of the metric, or several in their order.
 
         Args:
             state: The state `init` or the last `update` returned.
-            metrics: The new values; `event` is what the last of them did. One
-                that is not finite is skipped: it changes nothing but `event`.
+            metric: The new value. One that is not finite is skipped: it
+                changes nothing but `event`.
+            *more: Those after it; `event` is what the last one did.
         """
         (
             rate, initial, smooth, best, window, good, bad, cooling, warming,
             floor_cuts, seen, ceiling, event,
         ) = state  # fmt: skip
-        for metric in metrics:
-            metric = float(metric)
-            if not math.isfinite(metric):
+        for value in (metric, *more):
+            value = float(value)
+            if not math.isfinite(value):
                 event = "skipped"
                 continue
             event = "none"
             seen += self.horizon is not None
-            window = (*window, metric)[-self.window :]
+            window = (*window, value)[-self.window :]
             smooth = _mean(window)
             improved = self._improves(smooth, best)
             move = 0  # 1 raises the rate, -1 cuts it

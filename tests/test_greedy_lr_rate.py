@@ -5,7 +5,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from helpers import EAGER, Probe, Spy, fit, linear, rate_in, rate_of, rates_of_rule
+from helpers import EAGER, Probe, Spy, data, fit, linear, rate_in, rate_of, rates_of_rule
 
 from keras_greedylr import GreedyLR, GreedyRule
 
@@ -143,3 +143,27 @@ def test_the_model_is_touched_only_when_the_rate_changes(update_every):
     greedy = Counting(factor=0.5, patience=2, update_every=update_every)
     fit(linear(), [greedy], epochs=10)
     assert greedy.touched_in_epochs == greedy.changes > 0
+
+
+@pytest.mark.parametrize("beside", [[], [keras.callbacks.LambdaCallback]], ids=["alone", "beside"])
+def test_what_the_last_batch_decides_lasts_where_no_one_knew_it_was_the_last(beside):
+    # On JAX Keras begins one batch more, for which there is no data, and undoes what was assigned.
+    x, y = data(40)
+    batches = ((x[i : i + 8], y[i : i + 8]) for i in range(0, 40, 8))
+    greedy, model = GreedyLR(update_every=5, **EAGER), linear()
+    others = [make(on_train_batch_end=lambda batch, logs: None) for make in beside]
+    model.fit(batches, verbose=0, callbacks=[greedy, *others])
+    assert greedy.learning_rate == 0.02
+    assert rate_of(model) == pytest.approx(0.02)
+
+
+def test_a_later_callback_may_do_with_the_logs_what_it_likes():
+    class Forger(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            logs["loss"] = 0.0
+
+    spy, expected = (Spy(update_every=1, patience=3, factor=0.5) for _ in range(2))
+    fit(linear(), [expected], epochs=3)
+    fit(linear(), [spy, Forger()], epochs=3)
+    np.testing.assert_allclose(spy.looked, expected.looked, rtol=1e-6)
+    assert len(spy.looked) == 15

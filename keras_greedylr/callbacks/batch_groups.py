@@ -26,6 +26,7 @@ class BatchGroups:
 
     def __init__(self, model: keras.Model, steps: int | None, monitor: str, size: int):
         self.losses = BatchLoss(model, steps)
+        self._steps = steps
         self._monitor = monitor
         self._size = size
         self._sum, self._batches = 0.0, 0  # of the group under way
@@ -46,8 +47,8 @@ class BatchGroups:
 
     def until(self, groups: int) -> int:
         """Returns how many batches more complete so many groups, at the earliest."""
-        if self._monitor == "loss" and self.losses.reads_count:
-            return 1
+        if self._steps is None or (self._monitor == "loss" and self.losses.reads_count):
+            return 1  # the epoch may end here, or the samples of the next report be counted
         return groups * self._size - self._batches
 
     def snapshot(self) -> dict[str, Any]:

@@ -65,7 +65,9 @@ class GreedyLR(Schedule):
             reckoned at each epoch.
         update_every: When the rule looks: `"epoch"`, `"validation"` (epochs that
             end with one), or an integer, every so many batches. With several
-            steps per execution, at the first report that completes them.
+            steps per execution, at the first report that completes them. Losses that
+            cannot move the rate yet are looked at together with the one that can:
+            until then `state` and `values()` are those of the last look.
         state_path: Path or None. The state is kept in this file at each epoch's
             end, and a `fit` that finds it goes on where it stopped, at the epoch
             the weights are restored to. Without it each `fit` starts afresh.
@@ -256,7 +258,9 @@ class GreedyLR(Schedule):
         self._late.outstanding += 1
 
     def _on_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._late.put((batch, logs or {}))
+        if self._late.strange():
+            return
+        self._late.put((batch, dict(logs or {})))  # other callbacks may change theirs
         if batch + 1 < self._needed_at:
             return
         if self._late.at_once():
@@ -307,7 +311,9 @@ class GreedyLR(Schedule):
         logs = {} if logs is None else logs
         self._take(self._late.take_arrived(), 0)
         self._log_rate(logs)
-        if isinstance(self.update_every, str):
+        if not isinstance(self.update_every, str):
+            self._assign_again()
+        else:
             self._settle(logs)
             if self._due(logs) and not self._seen:
                 raise self._absent(logs)
@@ -345,7 +351,7 @@ class GreedyLR(Schedule):
             mode = metric_direction(self.monitor, self._model)
             self.rule = self._make_rule(self.state.initial_learning_rate, mode)
             self._mode_known = True
-        before = self.rule.update(self.state, *values[:-1])
+        before = self.rule.update(self.state, *values[:-1]) if len(values) > 1 else self.state
         self.state = self.rule.update(before, values[-1])
         quiet = self.state.event in ("none", "skipped")
         self._reason = "" if quiet else _reason(self.monitor, self.rule, before, self.state)

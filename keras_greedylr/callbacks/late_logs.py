@@ -23,6 +23,8 @@ class LateLogs:
 
     def __init__(self) -> None:
         self._thread = threading.get_ident()
+        # Threads, not their numbers: those are used again.
+        self._strangers = {*threading.enumerate()} - {threading.current_thread()}
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
@@ -30,6 +32,10 @@ class LateLogs:
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self.put = self._reports.put
         self.outstanding = 0  # reports of batches begun that were not taken yet
+
+    def strange(self) -> bool:
+        """Whether this is a thread of before, with a report of a `fit` that was broken off."""
+        return threading.current_thread() in self._strangers
 
     def at_once(self) -> bool:
         """Whether reports come in the thread of `fit`, each at its batch's end."""

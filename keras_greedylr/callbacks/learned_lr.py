@@ -244,6 +244,7 @@ class LearnedLR(Schedule):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Logs the rate and keeps the state."""
         self._log_rate({} if logs is None else logs)
+        self._assign_again()
         self._save(epoch + 1)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

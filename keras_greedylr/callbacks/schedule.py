@@ -119,12 +119,7 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
         """Makes `rate` the model's rate and tells the listeners."""
         old = self._rate
         if rate != old:
-            # `self.model`, not a cached optimizer: on JAX what is assigned
-            # without it is lost. And as an array: TensorFlow keeps a tensor for
-            # each Python number it was ever handed.
-            for optimizer, ratio in zip(single_optimizers(self.model), self._ratios, strict=True):
-                optimizer.learning_rate = np.asarray(rate * ratio)
-            self._rate = rate
+            self._assign(rate)
             if self.verbose and reason:
                 where = f"Epoch {(self._epoch or 0) + 1}"
                 if unit == "batch":
@@ -134,6 +129,23 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
             decision = Decision(unit, position, old, rate, reason, self.values(), begins)
             for listener in self._listeners:
                 listener(decision)
+
+    def _assign(self, rate: float) -> None:
+        # `self.model`, not a cached optimizer: on JAX what is assigned
+        # without it is lost. And as an array: TensorFlow keeps a tensor for
+        # each Python number it was ever handed.
+        for optimizer, ratio in zip(single_optimizers(self.model), self._ratios, strict=True):
+            optimizer.learning_rate = np.asarray(rate * ratio)
+        self._rate = rate
+
+    def _assign_again(self) -> None:
+        """Makes the rate last beyond an epoch whose number of batches nobody knew.
+
+        On JAX Keras begins one batch more there, for which there is no data, and then goes back to
+        the state before it: what was assigned after the last batch is undone.
+        """
+        if (self.params or {}).get("steps") is None:
+            self._assign(self._rate)
 
     @abc.abstractmethod
     def values(self) -> dict[str, float]:
