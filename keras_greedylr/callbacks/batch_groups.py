@@ -1,20 +1,27 @@
-"""Values of groups of batches, out of the batch logs of a `fit`."""
+"""Values of groups of batches, out of the batch logs of a `fit`, when they are needed.
+
+Between two looks at which something can happen, reports are only kept: many at a time cost less
+than one by one, and on JAX none is waited for meanwhile.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from keras_greedylr.callbacks.batch_loss import BatchLoss
-from keras_greedylr.callbacks.late_logs import Report
+from keras_greedylr.callbacks.late_logs import MOST, LateLogs, Report
 from keras_greedylr.validation import check_float, check_int
+
+Group = tuple[int, float]  # the index of its last batch, and its value
 
 
 class BatchGroups:
-    """Cuts the reports of one `fit` into groups of batches.
+    """Cuts the reports of one `fit` into groups of batches; to be made in its thread.
 
     Args:
         model: The model in training.
@@ -22,20 +29,80 @@ class BatchGroups:
         monitor: The metric. `"loss"` is the mean loss of a group's batches; any other is taken
             as Keras shows it at the group's end.
         size: Batches in a group; with several steps per execution, the least there are.
+        absent: Makes the error for logs without the metric.
     """
 
-    def __init__(self, model: keras.Model, steps: int | None, monitor: str, size: int):
-        self.losses = BatchLoss(model, steps)
+    def __init__(
+        self,
+        model: keras.Model,
+        steps: int | None,
+        monitor: str,
+        size: int,
+        absent: Callable[[dict[str, Any]], Exception],
+    ):
+        self._losses = BatchLoss(model, steps)
+        self._late = LateLogs()
         self._steps = steps
         self._monitor = monitor
         self._size = size
+        self._absent = absent
+        self._needed_at = 0  # the batch before which all reports have to be there
+        self._upto = 0  # the batch before which they have been taken
         self._sum, self._batches = 0.0, 0  # of the group under way
 
-    def add(self, reports: Iterable[Report]) -> list[tuple[int, float]]:
-        """Takes in reports; returns the groups they complete: last batch, and value."""
-        completed = []
+    def begin_epoch(self) -> None:
+        """Begins an epoch, with the group that is under way."""
+        self._losses.begin_epoch()
+        self._late.begin_epoch()
+        self._needed_at = 0
+
+    def before(self, batch: int) -> list[Group] | None:
+        """Before a batch, where reports come in threads.
+
+        Returns:
+            The groups completed, if it is time to look at them, else None. It waits for them. To
+            be followed by `look_after`.
+        """
+        due = self._take(self._late.take(), batch) if batch >= self._needed_at else None
+        self._late.outstanding += 1
+        return due
+
+    def after(self, batch: int, logs: dict[str, Any]) -> list[Group] | None:
+        """After a batch, in whatever thread: as `before`, where this is the thread of `fit`."""
+        if self._late.strange():
+            return None
+        self._late.put((batch, dict(logs)))  # other callbacks may change theirs
+        if batch + 1 < self._needed_at:
+            return None
+        if self._late.at_once():
+            return self._take(self._late.take_arrived(), batch + 1)
+        if self._steps is not None and batch + 1 >= self._steps:
+            self._losses.hold_count()  # another callback may evaluate before the epoch's end
+        return None
+
+    def rest(self) -> list[Group]:
+        """At an epoch's end: the groups completed that were not looked at."""
+        return self._take(self._late.take_arrived(), 0)
+
+    def look_after(self, groups: int) -> None:
+        """Says after how many groups more something may happen."""
+        batches = groups * self._size - self._batches
+        if self._steps is None or (self._monitor == "loss" and self._losses.reads_count):
+            batches = 1  # the epoch may end here, or the samples of the next report be counted
+        self._needed_at = min(self._upto + min(batches, MOST), self._steps or sys.maxsize)
+
+    def hold(self) -> None:
+        """Before a validation: keeps what reports that come late are to be reckoned with."""
+        if self._late.outstanding:
+            self._losses.hold_count()
+
+    def _take(self, reports: list[Report], upto: int) -> list[Group]:
+        """The groups that reports, in order, of batches before `upto` complete."""
+        self._upto, completed = upto, []
         for batch, logs in reports:
-            value, batches = self.losses.take(self._monitor, batch, logs)
+            if self._monitor not in logs:
+                raise self._absent(logs)
+            value, batches = self._losses.take(self._monitor, batch, logs)
             self._sum += value * batches
             self._batches += batches
             if self._batches >= self._size:
@@ -44,12 +111,6 @@ class BatchGroups:
                 completed.append((batch, value))
                 self._sum, self._batches = 0.0, 0
         return completed
-
-    def until(self, groups: int) -> int:
-        """Returns how many batches more complete so many groups, at the earliest."""
-        if self._steps is None or (self._monitor == "loss" and self.losses.reads_count):
-            return 1  # the epoch may end here, or the samples of the next report be counted
-        return groups * self._size - self._batches
 
     def snapshot(self) -> dict[str, Any]:
         """Returns the state between two epochs as JSON values."""

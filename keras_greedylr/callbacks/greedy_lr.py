@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any, Literal
 
 import keras
 import numpy as np
 
-from keras_greedylr.callbacks.batch_groups import BatchGroups
-from keras_greedylr.callbacks.late_logs import MOST, LateLogs, Report
+from keras_greedylr.callbacks.batch_groups import BatchGroups, Group
 from keras_greedylr.callbacks.metric_direction import metric_direction
+from keras_greedylr.callbacks.reason import reason
 from keras_greedylr.callbacks.schedule import Schedule
 from keras_greedylr.rule import GreedyRule, GreedyState
 from keras_greedylr.validation import check_choice, check_int
@@ -216,9 +215,7 @@ class GreedyLR(Schedule):
         self._training_logs: dict[str, Any] = {}
         self._steps = (self.params or {}).get("steps")
         size = 1 if isinstance(self.update_every, str) else self.update_every
-        self._groups = BatchGroups(self._model, self._steps, self.monitor, size)
-        self._late = LateLogs()
-        self._needed_at = 0  # the batch before which all reports have to be there
+        self._groups = BatchGroups(self._model, self._steps, self.monitor, size, self._absent)
 
     def _snapshot(self) -> Any:
         return {
@@ -246,29 +243,29 @@ class GreedyLR(Schedule):
         """Begins an epoch."""
         super().on_epoch_begin(epoch, logs)
         self._settled = False
-        self._groups.losses.begin_epoch()
-        self._late.begin_epoch()
-        self._needed_at = 0
+        self._groups.begin_epoch()
         if self._validated:
             self._save(epoch + 1)  # holds if the epoch ends without a validation
 
     def _before_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if batch >= self._needed_at:
-            self._take(self._late.take(), batch)
-        self._late.outstanding += 1
+        self._look_at(self._groups.before(batch))
 
     def _on_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._late.strange():
+        self._look_at(self._groups.after(batch, logs or {}))
+        if self.state_path is not None and self._is_last(batch):
+            self._save((self._epoch or 0) + 1)
+
+    def _look_at(self, completed: list[Group] | None) -> None:
+        """Looks at groups of batches, of which only the last can move the rate, if it is time."""
+        if completed is None:
             return
-        self._late.put((batch, dict(logs or {})))  # other callbacks may change theirs
-        if batch + 1 < self._needed_at:
-            return
-        if self._late.at_once():
-            self._take(self._late.take_arrived(), batch + 1)
-            if self._is_last(batch):
-                self._save((self._epoch or 0) + 1)
-        elif self._is_last(batch):
-            self._groups.losses.hold_count()  # another callback may evaluate before `on_epoch_end`
+        # Only who listens wants to hear of those at which nothing happens.
+        looks = [[group] for group in completed] if self._listeners else [completed]
+        for groups in filter(None, looks):
+            self._look(*(value for _, value in groups))
+            if self._reason or self._listeners:
+                self._apply("batch", groups[-1][0], self.state.learning_rate, self._reason)
+        self._groups.look_after(self.rule.idle(self.state) + 1)
 
     def _on_batch_of_epoch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._validated:
@@ -280,25 +277,10 @@ class GreedyLR(Schedule):
         """Whether the epoch ends with this batch; false where nobody can know."""
         return self._steps is not None and batch + 1 >= self._steps
 
-    def _take(self, reports: list[Report], upto: int) -> None:
-        """Looks at reports, in order, of batches before `upto`; the last can move the rate."""
-        for _, logs in reports:
-            if self.monitor not in logs:
-                raise self._absent(logs)
-        completed = self._groups.add(reports)
-        # Only who listens wants to hear of those at which nothing happens.
-        looks = [[group] for group in completed] if self._listeners else [completed]
-        for groups in filter(None, looks):
-            self._look(*(value for _, value in groups))
-            if self._reason or self._listeners:
-                self._apply("batch", groups[-1][0], self.state.learning_rate, self._reason)
-        undecided = self._groups.until(self.rule.idle(self.state) + 1)
-        self._needed_at = min(upto + min(undecided, MOST), self._steps or sys.maxsize)
-
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Keeps what batches reported late are to be reckoned with."""
-        if self._epoch is not None and self._late.outstanding:
-            self._groups.losses.hold_count()
+        if self._epoch is not None:
+            self._groups.hold()
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Looks at a validation of this `fit` as soon as its result is there."""
@@ -309,7 +291,7 @@ class GreedyLR(Schedule):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the epoch's metric and moves the rate."""
         logs = {} if logs is None else logs
-        self._take(self._late.take_arrived(), 0)
+        self._look_at(self._groups.rest())
         self._log_rate(logs)
         if not isinstance(self.update_every, str):
             self._assign_again()
@@ -354,7 +336,7 @@ class GreedyLR(Schedule):
         before = self.rule.update(self.state, *values[:-1]) if len(values) > 1 else self.state
         self.state = self.rule.update(before, values[-1])
         quiet = self.state.event in ("none", "skipped")
-        self._reason = "" if quiet else _reason(self.monitor, self.rule, before, self.state)
+        self._reason = "" if quiet else reason(self.monitor, self.rule, before, self.state)
 
     def _absent(self, logs: dict[str, Any]) -> ValueError:
         names = sorted(name for name in logs if not name.startswith("learning_rate"))
@@ -366,17 +348,3 @@ class GreedyLR(Schedule):
             f"to look at. The metrics of this training are {names}."
             f"{hint if waits and not validated else ''}"
         )
-
-
-def _reason(monitor: str, rule: GreedyRule, before: GreedyState, after: GreedyState) -> str:
-    """Says in words why a value moved the rate."""
-    if after.event == "reset":
-        return f"reset after {rule.reset_after} cuts at min_lr"
-    if after.ceiling is not None and after.learning_rate < before.learning_rate * rule.factor:
-        return "the upper bound falls towards the end of the horizon"
-    if after.ceiling is not None and (after.good or after.bad):  # no run came to its end here
-        return "the upper bound falls towards the end of the horizon"
-    if before.cooldown_left or before.warmup_left:
-        return f"{'cooldown' if before.cooldown_left else 'warmup'} carries on"
-    did = "improved" if after.event == "raised" else "did not improve"
-    return f"{monitor} {did} {rule.patience + 1} times running (now {after.metric:.6g})"
