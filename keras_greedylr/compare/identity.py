@@ -79,9 +79,13 @@ def describe_contestants(
 
 def _describe_part(part: Part) -> list[Any]:
     try:
-        config = _anonymous(part.get_config(), but=("name",))
-    except (AttributeError, NotImplementedError):  # Keras' callbacks do not tell their arguments
+        told = part.get_config() if hasattr(part, "get_config") else None
+    except NotImplementedError:  # what Keras' base classes raise for a part that does not tell
+        told = None
+    if told is None:  # Keras' callbacks do not: what they keep tells
         config = {name: _plain(value) for name, value in vars(part).items()}
+    else:
+        config = _anonymous(told, but=("name",))
     # Another policy may have been written to the same folder.
     card = part._policy.card if isinstance(part, LearnedLR) else None
     return [type(part).__name__, config, card]
