@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -28,23 +28,28 @@ from keras import ops
 from keras_greedylr.optimizers.scalars import maximum, minimum, select, split
 from keras_greedylr.rule import ANNEAL, GreedyRule, GreedyState
 
-# The vector: these, and then the values of the window, newest first. Values are those that get
-# better by falling: with `mode="max"` the metric's negative. First come the fields whose next
-# value hangs on how the comparison comes out, then `best`; what a rule does not need stays zero.
-FIELDS = (
-    "rate",
-    "anchor",  # rate = anchor F^-steps
-    "steps",
-    "run",  # improvements running, or minus the failures running
-    "stage",  # values that the stage after a rise still lasts, or minus those after a cut
-    "floor_cuts",  # counted where there are resets
-    "ceiling",  # 0 until the end of the horizon comes near
-    "best",  # NONE before the first value
-    "initial",
-    "count",  # values in the window
-    "seen",  # counted where there is a horizon
-)
-HEAD = len(FIELDS)
+
+class Head(NamedTuple):
+    """What the vector begins with; what a rule does not need stays zero.
+
+    Then come the values of the window, newest first. Values are those that get better by falling:
+    with `mode="max"` the metric's negative.
+    """
+
+    rate: Any
+    anchor: Any  # rate = anchor F^-steps
+    steps: Any
+    run: Any  # improvements running, or minus the failures running
+    stage: Any  # values that the stage after a rise still lasts, or minus those after a cut
+    floor_cuts: Any  # counted where there are resets
+    ceiling: Any  # 0 until the end of the horizon comes near
+    best: Any  # NONE before the first value
+    initial: Any
+    count: Any  # values in the window
+    seen: Any  # counted where there is a horizon
+
+
+HEAD = len(Head._fields)
 
 NONE = float(np.finfo(np.float32).max)
 TINY = float(np.finfo(np.float32).tiny)  # no rate below: it would be zero, and for ever
@@ -79,9 +84,10 @@ class DeviceRule:
 
     def init(self, learning_rate: float) -> list[float]:
         """Returns the vector before the first value."""
-        rates = dict.fromkeys(("rate", "anchor", "initial"), learning_rate)
-        head = {**dict.fromkeys(FIELDS, 0.0), **rates, "best": NONE}
-        return [*head.values(), *[0.0] * self.rule.window]
+        head = Head(*[0.0] * HEAD)._replace(
+            rate=learning_rate, anchor=learning_rate, initial=learning_rate, best=NONE
+        )
+        return [*head, *[0.0] * self.rule.window]
 
     def moved_to(self, vector: Sequence[float], learning_rate: float) -> list[float]:
         """Returns the vector after somebody else has set the rate."""
@@ -90,78 +96,70 @@ class DeviceRule:
     def update(self, vector: Any, metric: Any) -> Any:
         """Returns the vector after one more value, a scalar of the vector's dtype.
 
-        On TensorFlow each operation costs almost a microsecond, and those that wait for the loss
-        come on top of the step: what each outcome of the comparison would lead to is worked out
-        beside the step, and the loss only chooses.
+        On TensorFlow each operation costs some microseconds, those that broadcast several, so
+        that all of them are on scalars that can be.
         """
-        rule, dtype = self.rule, vector.dtype
-        *head, older, _ = split(vector, [*[1] * HEAD, rule.window - 1, 1])
-        now = dict(zip(FIELDS, head, strict=True))  # of shape [1]
-        value = smooth = ops.reshape(metric if rule.mode == "min" else -metric, (1,))
-        count = ops.ones_like(now["count"])
+        rule = self.rule
+        head, older, _ = split(vector, [HEAD, rule.window - 1, 1])
+        now = Head(*ops.unstack(head))
+        value = smooth = metric if rule.mode == "min" else -metric
+        count, seen = ops.ones_like(now.count), now.seen
         if rule.window > 1:
-            count = minimum(now["count"] + 1.0, float(rule.window))
-            used = ops.arange(1, rule.window, dtype=dtype) < count
+            count = minimum(now.count + 1.0, float(rule.window))
+            used = ops.arange(1, rule.window, dtype=vector.dtype) < count
             smooth = value + ops.sum(select(used, older - value, 0.0)) / count
         if rule.horizon is not None:
-            now["seen"] = minimum(now["seen"] + 1.0, float(MOST))
-        outcomes, resets = self._outcomes(now)
+            seen = minimum(now.seen + 1.0, float(MOST))
+        now = now._replace(count=count, seen=seen)
 
-        improved = smooth < self._threshold(now["best"])
-        chosen = select(improved, *ops.unstack(ops.concatenate(outcomes, axis=1), 2))
-        if self._staged and rule.phases == "hold":
-            improved = improved & (now["stage"] == 0.0)
-        best = select(improved, smooth, now["best"])
-        if resets is not None:
-            afresh = select(improved, *ops.unstack(resets, 2))
-            best, count = select(afresh, NONE, best), select(afresh, 0.0, count)
-        after = ops.concatenate([chosen, best, now["initial"], count, now["seen"], value, older])
-        return select(ops.isfinite(value), after, vector)
+        after = self._moved(now, smooth, smooth < self._threshold(now.best))
+        window = [ops.reshape(value, (1,)), older]
+        return select(ops.isfinite(value), ops.concatenate([ops.stack(after), *window]), vector)
 
-    def _outcomes(self, now: dict[str, Any]) -> tuple[list[Any], Any]:
-        """What becomes of the fields before `best`: if the value is an improvement, and if not.
-
-        Returns:
-            For each field an array [2, 1], and one that tells whether the rule starts afresh, or
-            `None` where it never does.
-        """
-        rule, dtype = self.rule, now["rate"].dtype
-        way = 1.0 - 2.0 * ops.reshape(ops.arange(2, dtype=dtype), (2, 1))
-        stage = floor_cuts = ceiling = nothing = ops.zeros_like(way)
-        length = maximum(way * now["run"], 0.0) + 1.0
-        acts, run = length > rule.patience, way * length
-        if self._staged:
-            waits, of_stage = now["stage"] != 0.0, ops.sign(now["stage"])
-            acts, run = acts & ~waits, select(waits, now["run"], run)
-            begun = select(way > 0.0, way * float(rule.warmup), way * float(rule.cooldown))
-            stage = select(acts, begun, now["stage"] - of_stage)
-        run, move = select(acts, nothing, run), select(acts, way, nothing)
-        if self._staged and rule.phases == "carry_on":
+    def _moved(self, now: Head, smooth: Any, improved: Any) -> Head:
+        """Counts an improvement or a failure, and moves the rate if it is time."""
+        rule, zero, one = self.rule, ops.zeros_like(now.rate), ops.ones_like(now.rate)
+        staged, carries_on = self._staged, self._staged and rule.phases == "carry_on"
+        way = select(improved, one, -one)
+        length = maximum(way * now.run, 0.0) + 1.0
+        acts, run, stage = length > rule.patience, way * length, now.stage
+        if staged:
+            waits, of_stage = stage != 0.0, ops.sign(stage)
+            acts, run = acts & ~waits, select(waits, now.run, run)
+            begun = select(improved, float(rule.warmup) * one, -float(rule.cooldown) * one)
+            stage = select(acts, begun, stage - of_stage)
+            if not carries_on:
+                improved = improved & ~waits
+        run, move = select(acts, zero, run), select(acts, way, zero)
+        if carries_on:
             move = select(waits, of_stage, move)
+        best, count = select(improved, smooth, now.best), now.count
 
-        steps = now["steps"] + move
-        target = now["anchor"] * ops.exp(steps * self._log)
+        steps = now.steps + move
+        target = now.anchor * ops.exp(steps * self._log)
         # A rate that starts outside the bounds stays where it is.
-        low, high = minimum(now["rate"], rule.min_lr), maximum(now["rate"], rule.max_lr)
-        rate, resets = minimum(maximum(target, low), high), None
+        low, high = minimum(now.rate, rule.min_lr), maximum(now.rate, rule.max_lr)
+        rate, floor_cuts, ceiling = minimum(maximum(target, low), high), zero, zero
         if rule.reset_after is not None:
-            at_floor = ops.cast((move < 0.0) & (target <= rule.min_lr), dtype)
-            floor_cuts = select(move > 0.0, nothing, now["floor_cuts"] + at_floor)
-            resets = floor_cuts >= rule.reset_after
-            rate = select(resets, now["initial"], rate)
-            run, floor_cuts = select(resets, nothing, run), select(resets, nothing, floor_cuts)
-            if self._staged and rule.phases == "carry_on":  # cutting on would undo the reset
-                stage = select(resets, nothing, stage)
+            at_floor = (move < 0.0) & (target <= rule.min_lr)
+            floor_cuts = select(move > 0.0, zero, now.floor_cuts + ops.cast(at_floor, rate.dtype))
+            afresh = floor_cuts >= rule.reset_after
+            rate, best = select(afresh, now.initial, rate), select(afresh, NONE, best)
+            run, floor_cuts, count = (select(afresh, zero, x) for x in (run, floor_cuts, count))
+            if carries_on:  # cutting on would undo the reset
+                stage = select(afresh, zero, stage)
         if rule.horizon is not None:
-            ending = now["seen"] >= self._annealed_from
-            ceiling = select(ending & (now["ceiling"] <= 0), rate, now["ceiling"])
-            left = maximum(rule.horizon - now["seen"], 0.0) / (ANNEAL * rule.horizon)
+            ending = now.seen >= self._annealed_from
+            ceiling = select(ending & (now.ceiling <= 0.0), rate, now.ceiling)
+            left = maximum(rule.horizon - now.seen, 0.0) / (ANNEAL * rule.horizon)
             # sin^2(x / 2) = (1 - cos x) / 2, without the difference of two numbers near one
             bound = ceiling * ops.square(ops.sin(0.5 * math.pi * left))
             rate = select(ending, minimum(maximum(bound, rule.min_lr), rate), rate)
         kept = rate == target
-        anchor, steps = select(kept, now["anchor"], rate), select(kept, steps, nothing)
-        return [rate, anchor, steps, run, stage, floor_cuts, ceiling], resets
+        anchor, steps = select(kept, now.anchor, rate), select(kept, steps, zero)
+        return Head(
+            rate, anchor, steps, run, stage, floor_cuts, ceiling, best, now.initial, count, now.seen
+        )
 
     def _threshold(self, best: Any) -> Any:
         """What a value has to be below, to be an improvement."""

@@ -220,7 +220,8 @@ class GreedyOptimizer(LossScaleOptimizer):
         if _in_host_memory(loss):
             self._look_on_host(float(loss), now, before, batches)
             return
-        vector = ops.convert_to_tensor(self._vector)
+        # Read once: on TensorFlow the variable itself would be read at each use.
+        vector = ops.stop_gradient(ops.convert_to_tensor(self._vector))
         loss = ops.cast(_over_replicas(loss), vector.dtype)
         if now is None:
             after = self._device_rule.update(vector, loss)

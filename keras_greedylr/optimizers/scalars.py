@@ -34,11 +34,23 @@ def constant(value: float, dtype: Any) -> Any:
 
 
 def select(condition: Any, a: Any, b: Any) -> Any:
-    """`a` where the condition holds, else `b`; one of them may be a Python number."""
+    """`a` where the condition holds, else `b`; one of them may be a Python number.
+
+    The condition is a scalar or of their shape.
+    """
     if keras.backend.backend() == "torch":
         import torch
 
         return torch.where(condition, a, b)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # `tf.where` spends four microseconds on finding out that there is nothing to broadcast.
+        a, b = (
+            tf.constant(x, y.dtype, y.shape) if isinstance(x, float) else x
+            for x, y in ((a, b), (b, a))
+        )
+        return tf.raw_ops.Select(condition=condition, x=a, y=b)
     return ops.where(condition, a, b)
 
 
