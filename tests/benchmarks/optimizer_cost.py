@@ -1,13 +1,14 @@
 """What GreedyOptimizer costs a step, against the optimizer it has inside, alone.
 
-    python tests/benchmarks/optimizer_cost.py [--pairs 4] [--rounds 25] [--json PATH]
+    python tests/benchmarks/optimizer_cost.py [--pairs 4] [--rounds 25] [--xla] [--json PATH]
 
 Each optimizer needs a model compiled for it, and two models compiled alike differ by some per
 cent. So several sets of models are compiled, each set in another order, and each set has a
 second plain model in it: its ratio says what the figures can tell. A round trains one epoch of
 each in turn; ratios are taken within a round. The models: one dense layer, where a step costs
 next to nothing, and networks whose step takes about as long as `STEPS` says, found by doubling
-their width. The backend is that of `KERAS_BACKEND`, the device the one it takes.
+their width. The backend is that of `KERAS_BACKEND`, the device the one it takes. On TensorFlow
+Keras compiles the step by XLA only where there is a GPU; `--xla` has it do so everywhere.
 """
 
 import argparse
@@ -47,34 +48,37 @@ def network(width):
     return make
 
 
-def trained(make_model, wrap, steps):
+def trained(make_model, wrap, steps, jit_compile="auto"):
     """A model compiled, warmed up, and ready to train epochs of so many steps."""
     keras.utils.set_random_seed(0)
     model, loss, batch_size, shape, classes = make_model()
-    model.compile(optimizer=wrap(keras.optimizers.SGD(1e-4)), loss=loss)
+    optimizer = wrap(keras.optimizers.SGD(1e-4))
+    model.compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile)
     return contestant(model, data_for(steps, batch_size, shape, classes), batch_size, list)
 
 
-def sized(milliseconds):
+def sized(milliseconds, jit_compile):
     """The network, by doubling its width, whose step takes at least so long."""
     width = 32
     while True:
         make_model = network(width)
-        taken = trained(make_model, CONTESTANTS[BASE], 100)() / 1e3
+        taken = trained(make_model, CONTESTANTS[BASE], 100, jit_compile)() / 1e3
         if taken >= milliseconds or width >= 2**14:
             return f"two layers of {width}", make_model
         width *= 2
 
 
-def measure(make_model, pairs, rounds):
+def measure(make_model, pairs, rounds, jit_compile):
     """Trains the rounds of each set of models; returns what a step of each took."""
-    microseconds = trained(make_model, CONTESTANTS[BASE], 50)()
+    microseconds = trained(make_model, CONTESTANTS[BASE], 50, jit_compile)()
     steps = int(np.clip(EPOCH * 1e6 / microseconds, 8, 401))
     times = {name: [] for name in CONTESTANTS}
     names = list(CONTESTANTS)
     for number in range(pairs):
         order = names[number % len(names) :] + names[: number % len(names)]
-        epochs = {name: trained(make_model, CONTESTANTS[name], steps) for name in order}
+        epochs = {
+            name: trained(make_model, CONTESTANTS[name], steps, jit_compile) for name in order
+        }
         for turn in range(rounds):
             for name in order[turn % len(order) :] + order[: turn % len(order)]:
                 times[name].append(epochs[name]())
@@ -112,14 +116,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=4, help="sets of models that are compiled")
     parser.add_argument("--rounds", type=int, default=25, help="epochs of each model")
+    parser.add_argument("--xla", action="store_true", help="compile the step by XLA")
     parser.add_argument("--json", type=Path, help="where the figures are written, too")
     arguments = parser.parse_args()
 
     result = {"machine": machine(), "device": device(), "models": {}}
     print(", ".join(f"{key} {value}" for key, value in result["machine"].items()))
-    models = [("one layer", one_layer), *(sized(step) for step in STEPS[result["device"]])]
+    jit_compile = True if arguments.xla else "auto"
+    steps = STEPS[result["device"]]
+    models = [("one layer", one_layer), *(sized(step, jit_compile) for step in steps)]
     for name, make_model in models:
-        measured = measure(make_model, arguments.pairs, arguments.rounds)
+        measured = measure(make_model, arguments.pairs, arguments.rounds, jit_compile)
         result["models"][name] = measured
         print(f"\n{name}, {arguments.pairs} sets of models, {arguments.rounds} epochs of", end=" ")
         print(f"{measured['steps']} steps. Median (quartiles); ratio within a round, median")
