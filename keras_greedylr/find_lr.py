@@ -162,7 +162,7 @@ class _Ramp(Schedule):
             self._apply("epoch", epoch, self.min_lr, "", begins=True)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        loss, batches = self._batch_loss.update(batch, logs or {})
+        [(loss, batches)] = self._batch_loss.take("loss", [(batch, logs or {})])
         if not math.isfinite(loss):
             self._model.stop_training = True
             return

@@ -207,7 +207,10 @@ class GreedyRule:
             floor_cuts, seen, ceiling, event,
         ) = state  # fmt: skip
         for value in (metric, *more):
-            value = float(value)
+            try:
+                value = float(value)
+            except OverflowError:  # an integer too large for a float
+                value = math.inf
             if not math.isfinite(value):
                 event = "skipped"
                 continue

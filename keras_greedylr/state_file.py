@@ -111,6 +111,8 @@ def read_states(path: str | os.PathLike, config: dict[str, Any]) -> SavedStates 
     epochs = content["epochs"]
     if not isinstance(epochs, dict) or not epochs or not all(key.isdecimal() for key in epochs):
         raise _damaged(path, "it holds no epochs")
+    if not all(isinstance(state, dict) for state in epochs.values()):
+        raise _damaged(path, "it holds what is no state")
     if not isinstance(content["finished"], bool):
         raise _damaged(path, f"`finished` is {content['finished']!r}")
     return SavedStates(content["finished"], {int(key): epochs[key] for key in epochs})

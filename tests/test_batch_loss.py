@@ -155,3 +155,32 @@ def test_a_group_of_an_epoch_is_the_loss_keras_shows():
     spy = Spy(update_every=5, patience=NEVER)
     history = fit(linear(), [spy], samples=40, epochs=4)
     np.testing.assert_allclose(spy.looked, history["loss"], **FIRST)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [[8, 8, 8, 8, 5], [8, 3, 8, 8, 2, 8], [3, 8, 8, 8], [8, 8, 8, 12]],
+    ids=["short ones inside", "any", "a short first", "a long last"],
+)
+def test_batches_of_different_sizes_where_each_is_looked_at(sizes):
+    x, y = data(sum(sizes))
+    cuts = np.cumsum([0, *sizes])
+    batches = [(x[i:j], y[i:j]) for i, j in itertools.pairwise(cuts)] * 9
+    spy = Spy(update_every=1, factor=1 - 1e-9, patience=0)
+    linear().fit(
+        (batch for batch in batches), steps_per_epoch=7, epochs=4, verbose=0, callbacks=[spy]
+    )  # 7: an epoch's end is not that of a pass through the data
+    np.testing.assert_allclose(spy.looked, losses_one_by_one(linear(), batches[:28]), **FIRST)
+
+
+def test_batches_of_different_sizes_that_were_looked_at_together_share_their_loss():
+    x, y = data(69)
+    batches = split((x, y), 8) * 9  # of nine the last is of five
+    spy = Spy(update_every=1, patience=NEVER)
+    stream = (batch for batch in batches)
+    linear().fit(stream, steps_per_epoch=12, epochs=3, verbose=0, callbacks=[spy])
+    losses = losses_one_by_one(linear(), batches[:36])
+    sizes = [len(batch[0]) for batch in batches[:36]]
+    # After the first report all but the last are looked at together; then each by itself.
+    losses[1:11] = [np.average(losses[1:11], weights=sizes[1:11])] * 10
+    np.testing.assert_allclose(spy.looked, losses, **FIRST)

@@ -35,6 +35,11 @@ def test_it_is_silent_otherwise(capsys):
 
 # Errors.
 
+NO_VALIDATION = (
+    " No validation took place: pass `validation_data` to `fit`, and a `validation_freq` that one "
+    "of its epochs meets."
+)
+
 
 @pytest.mark.parametrize(
     "arguments, message",
@@ -63,6 +68,8 @@ def test_it_is_silent_otherwise(capsys):
             "`val_loss` is known at validation only, not after every 10 batches. Pass "
             "update_every='validation', or monitor a training metric.",
         ),
+        ({"state_path": 3}, "`state_path` must be a path or None. Received: state_path=3"),
+        ({"verbose": "yes"}, "`verbose` must be one of (0, 1). Received: verbose='yes'"),
     ],
 )
 def test_arguments_out_of_range(arguments, message):
@@ -104,6 +111,5 @@ def test_a_metric_that_is_absent(monitor, update_every, names, hint, tmp_path):
             fit(model, [greedy], samples=8, epochs=2, **arguments)
         assert str(error.value) == (
             f"GreedyLR(monitor='{monitor}', update_every={update_every!r}) found nothing to look "
-            f"at. The metrics of this training are {names}."
-            + (" No validation took place: pass `validation_data` to `fit`." if hint else "")
+            f"at. The metrics of this training are {names}." + (NO_VALIDATION if hint else "")
         )

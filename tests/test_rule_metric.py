@@ -57,7 +57,7 @@ def test_a_mean_of_the_largest_floats_is_finite():
         assert state.metric == pytest.approx(exact, rel=1e-15)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan")])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan"), 10**400])
 def test_a_value_that_is_not_finite_changes_only_the_event(value):
     rule = GreedyRule(factor=0.5, patience=0, cooldown=3, window=2)
     for before in states_of(rule, 0.01, [3.0, 4.0, 5.0, 1.0]):

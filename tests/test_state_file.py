@@ -174,7 +174,7 @@ def broken(change):
         (broken(lambda c: c.update(epochs={})), "(it holds no epochs)"),
         (broken(lambda c: c.update(epochs=[1])), "(it holds no epochs)"),
         (broken(lambda c: c.update(epochs={"last": 1})), "(it holds no epochs)"),
-        (broken(lambda c: c.update(epochs={"3": None})), "cannot be used"),
+        (broken(lambda c: c.update(epochs={"3": None})), "(it holds what is no state)"),
         (broken(lambda c: c.update(epochs={"3": {}})), "cannot be used"),
         (broken(lambda c: c["epochs"]["3"].pop("group_sum")), "cannot be used"),
         (

@@ -46,6 +46,8 @@ class BatchGroups:
         self._monitor = monitor
         self._size = size
         self._absent = absent
+        together = getattr(model, "steps_per_execution", 1) or 1  # batches in a report
+        self._last_report = ((steps or 0) - 1) // together * together  # where an epoch's begins
         self._needed_at = 0  # the batch before which all reports have to be there
         self._upto = 0  # the batch before which they have been taken
         self._sum, self._batches = 0.0, 0  # of the group under way
@@ -87,22 +89,26 @@ class BatchGroups:
     def look_after(self, groups: int) -> None:
         """Says after how many groups more something may happen."""
         batches = groups * self._size - self._batches
-        if self._steps is None or (self._monitor == "loss" and self._losses.reads_count):
-            batches = 1  # the epoch may end here, or the samples of the next report be counted
-        self._needed_at = min(self._upto + min(batches, MOST), self._steps or sys.maxsize)
+        if self._steps is None or (self._monitor == "loss" and self._losses.alone):
+            batches = 1  # the epoch may end here, or the next report is to be taken alone
+        end = self._steps or sys.maxsize
+        if self._upto < self._last_report:  # so that the last report is alone, too
+            end = self._last_report
+        self._needed_at = min(self._upto + min(batches, MOST), end)
 
     def hold(self) -> None:
-        """Before a validation: keeps what reports that come late are to be reckoned with."""
-        if self._late.outstanding:
+        """Before a validation: keeps what reports not taken yet are to be reckoned with."""
+        if self._late.waiting():
             self._losses.hold_count()
 
     def _take(self, reports: list[Report], upto: int) -> list[Group]:
         """The groups that reports, in order, of batches before `upto` complete."""
         self._upto, completed = upto, []
-        for batch, logs in reports:
+        for _, logs in reports:
             if self._monitor not in logs:
                 raise self._absent(logs)
-            value, batches = self._losses.take(self._monitor, batch, logs)
+        taken = self._losses.take(self._monitor, reports) if reports else []
+        for (batch, _), (value, batches) in zip(reports, taken, strict=True):
             self._sum += value * batches
             self._batches += batches
             if self._batches >= self._size:

@@ -5,21 +5,25 @@ began and c_t the samples, so the batches since the last report lost
 
     (m_t c_t - m_s c_s) / (c_t - c_s).
 
-The logs hold m but not c. Batches are equal but for the last of an epoch, so c
-is read from the metric only where it can be needed: at the first report, at the
-last of an epoch, and at each while the length of an epoch is unknown. The
-result carries the float32 error of the mean times the number of batches: about
-6e-8 t relative where the loss is near its mean.
+The logs hold m but not c, which is read from the metric: once for all the reports that are
+taken together. Where their batches then turn out not to be as large as the first one, nobody can
+tell how the samples are spread over them, and each is given the loss of all. The result carries
+the float32 error of the mean times the number of batches: about 6e-8 t relative where the loss is
+near its mean.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
+from keras_greedylr.callbacks.late_logs import Report
 from keras_greedylr.callbacks.peek import peek
+
+ROUNDING = 2.0**-23  # of a count in single precision
 
 
 class BatchLoss:
@@ -34,9 +38,9 @@ class BatchLoss:
         self._model = model
         self._steps = steps
         self._tracker: Any = None
-        self._first = True
-        self._unit = 0.0  # samples in a full batch
-        self._equal = True  # false once batches other than the last differed in size
+        self._sought = False
+        self._unit = 0.0  # samples in the first batch
+        self._equal = True  # false once batches other than the last of an epoch differed in size
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
@@ -48,19 +52,14 @@ class BatchLoss:
 
     def hold_count(self) -> None:
         """Keeps the epoch's count of samples, for reports that come after validation reset it."""
-        if self._held is not None:
-            return
-        if self._first:
-            self._tracker = self._find_tracker()
-        if self._tracker is not None:
-            count = peek(self._model, self._tracker.count)
-            if self._held is None:  # two threads may wait for the same last batch
-                self._held = count
+        if self._held is None:
+            self._held = self._read_count()
 
     @property
-    def reads_count(self) -> bool:
-        """Whether the next report has to come before the next batch: its samples are counted."""
-        return self._first or (self._tracker is not None and not (self._equal and self._steps))
+    def alone(self) -> bool:
+        """Whether the next report of a loss is to be taken alone, and before the next batch."""
+        known = self._equal and self._steps is not None
+        return not self._sought or (self._tracker is not None and not known)
 
     def advance(self, batch: int) -> int:
         """Returns how many batches are new in the report with index `batch`."""
@@ -69,52 +68,48 @@ class BatchLoss:
         new, self._batches = batches - self._batches, batches
         return new
 
-    def take(self, monitor: str, batch: int, logs: dict[str, Any]) -> tuple[float, int]:
-        """`update` for any metric: one that is not the loss is taken as Keras shows it."""
-        if monitor == "loss":
-            return self.update(batch, logs)
-        return float(logs[monitor]), self.advance(batch)
-
-    def update(self, batch: int, logs: dict[str, Any]) -> tuple[float, int]:
-        """Takes in one report.
+    def take(self, monitor: str, reports: Sequence[Report]) -> list[tuple[float, int]]:
+        """Takes in reports, in order, when no further batch has been trained.
 
         Args:
-            batch: The index Keras gives with it, of the last batch it covers.
-            logs: The logs Keras gives with it, with a `"loss"`.
+            monitor: The metric. One that is not the loss is taken as Keras shows it.
+            reports: At least one: the index Keras gives with it, of the last batch it covers, and
+                the logs, with `monitor` among them. The last of an epoch is to come alone.
 
         Returns:
-            The mean loss of the batches since the last report, and how many
-            there were.
+            For each the mean loss of the batches since the report before, and how many there were.
         """
-        new = self.advance(batch)
-        mean = float(logs["loss"])
-        if self._first and self._tracker is None:
-            self._tracker = self._find_tracker()
-        if self._tracker is None:  # a train_step of the user's reports what it likes
-            self._first = False
-            return mean, new
-        before, count = self._count, self._count + new * self._unit
-        known = True  # whether this report's samples are
-        if self._first or not self._equal or self._steps is None or self._batches == self._steps:
-            count, known = self._read_count(count, new)
-        samples = count - before
-        loss = math.nan if samples <= 0 else (mean * count - self._mean * before) / samples
-        if not known:  # the batches turn out to be unequal: nobody can tell this one's loss
-            loss = mean
-        self._count, self._mean, self._first = count, mean, False
-        return loss, new
-
-    def _read_count(self, expected: float, new: int) -> tuple[float, bool]:
-        """The samples so far, and whether those of the last report can be told from them."""
-        count = peek(self._model, self._tracker.count) if self._held is None else self._held
-        known = self.reads_count  # else the count before this report was reckoned, not read
-        if self._first:
-            self._unit = count / new
-        elif expected - self._unit < count <= expected:
-            known = True
+        batches = [self.advance(batch) for batch, _ in reports]
+        means = [float(logs[monitor]) for _, logs in reports]
+        count = self._read_count() if monitor == "loss" else None
+        if count is None:
+            return list(zip(means, batches, strict=True))
+        samples, whole = count - self._count, sum(batches)
+        self._unit = self._unit or samples / whole
+        as_large = abs(samples - whole * self._unit) <= ROUNDING * count
+        self._equal = self._equal and (as_large or self._batches == self._steps)
+        if as_large or len(reports) == 1:
+            sizes = [samples * new / whole for new in batches]
+            losses = [self._undo(*part) for part in zip(means, sizes, strict=True)]
         else:
-            self._equal = False
-        return count, known
+            losses = [self._undo(means[-1], samples)] * len(reports)
+        self._count = count
+        return list(zip(losses, batches, strict=True))
+
+    def _undo(self, mean: float, samples: float) -> float:
+        """The loss of further samples, with which the running mean has become `mean`."""
+        count = self._count + samples
+        lost = mean * count - self._mean * self._count
+        self._count, self._mean = count, mean
+        return lost / samples if samples > 0 else math.nan
+
+    def _read_count(self) -> float | None:
+        """The samples since the epoch began; None where a train_step of the user's has no count."""
+        if self._held is not None:
+            return self._held
+        if not self._sought:
+            self._sought, self._tracker = True, self._find_tracker()
+        return None if self._tracker is None else peek(self._model, self._tracker.count)
 
     def _find_tracker(self) -> Any:
         for metric in self._model.metrics:

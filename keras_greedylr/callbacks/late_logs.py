@@ -41,6 +41,10 @@ class LateLogs:
         """Whether reports come in the thread of `fit`, each at its batch's end."""
         return threading.get_ident() == self._thread
 
+    def waiting(self) -> bool:
+        """Whether there are reports, here or on their way, that were not taken."""
+        return self.outstanding > 0 or not self._reports.empty()
+
     def take(self) -> list[Report]:
         """Returns the outstanding reports in order; waits for them."""
         try:

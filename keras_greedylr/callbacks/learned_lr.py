@@ -221,7 +221,7 @@ class LearnedLR(Schedule):
                 f"LearnedLR monitors `{self.monitor}`, which is not among the metrics of this "
                 f"training: {sorted(logs)}."
             )
-        loss, batches = self._batch_loss.take(self.monitor, batch, logs)
+        [(loss, batches)] = self._batch_loss.take(self.monitor, [(batch, logs)])
         self._done += batches
         self._losses += 1
         self._sum += loss

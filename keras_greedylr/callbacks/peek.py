@@ -22,5 +22,4 @@ def peek(model: keras.Model, variable: keras.Variable) -> float:
                 for own, value in zip(owned, values, strict=False):  # none while it validates
                     if own is variable:
                         return float(value)
-    # By way of a tensor: a variable spread over replicas is no array.
-    return float(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable)))
+    return float(variable.value)

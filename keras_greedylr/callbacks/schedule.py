@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_greedylr.state_file import KEPT_EPOCHS, SavedStates, read_states, write_states
+from keras_greedylr.validation import check_choice
 
 # Which schedules drive a model: those that show them find them here.
 _SCHEDULES: WeakKeyDictionary[keras.Model, WeakSet[Schedule]] = WeakKeyDictionary()
@@ -41,6 +42,11 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
 
     def __init__(self, state_path: str | os.PathLike | None = None, verbose: int = 0):
         super().__init__()
+        if state_path is not None and not isinstance(state_path, str | os.PathLike):
+            raise ValueError(
+                f"`state_path` must be a path or None. Received: state_path={state_path!r}"
+            )
+        check_choice("verbose", verbose, (0, 1))
         self.state_path = state_path
         self.verbose = verbose
         self._epoch: int | None = None

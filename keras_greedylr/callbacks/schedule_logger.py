@@ -109,7 +109,7 @@ class ScheduleLogger(keras.callbacks.Callback):
         self._written = step
         self._events.scalar("batch_learning_rate", self._rate("batch", batch, step), step)
         if logs and "loss" in logs:
-            loss, _ = self._batch_loss.update(batch, logs)
+            [(loss, _)] = self._batch_loss.take("loss", [(batch, logs)])
             self._events.scalar("batch_loss", loss, step)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
