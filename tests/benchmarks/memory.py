@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -55,6 +56,7 @@ def drive(callbacks, epochs, batches, after_epoch=lambda done: None):
     model.compile(keras.optimizers.SGD(0.01), loss="mse")
     model.train_on_batch(np.ones((BATCH, 3)), np.ones((BATCH, 1)))  # makes the metric
     (tracker,) = (metric for metric in model.metrics if metric.name == "loss")
+    tracker.count = samples = SimpleNamespace(value=1.0)  # to assign a variable takes much longer
     params = {"epochs": epochs, "steps": batches, "verbose": 0}
     for callback in callbacks:
         callback.set_params(params)
@@ -73,8 +75,7 @@ def drive(callbacks, epochs, batches, after_epoch=lambda done: None):
         call("on_epoch_begin", epoch)
         for batch, mean in enumerate(means):
             call("on_train_batch_begin", batch)
-            if batch in (0, batches - 1):  # where callbacks read how many samples there were
-                tracker.count.assign(np.asarray((batch + 1.0) * BATCH))
+            samples.value = (batch + 1.0) * BATCH
             call("on_train_batch_end", batch, {"loss": mean})
         call("on_epoch_end", epoch, {"loss": mean})
         after_epoch(epoch + 1)
