@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import helpers
 import keras
 import numpy as np
 import pytest
@@ -22,7 +23,6 @@ from given_losses import (
     make_model,
     rates,
 )
-from helpers import Probe
 from keras import ops
 
 from keras_greedylr import GreedyLR, GreedyRule
@@ -73,7 +73,7 @@ def test_under_fit_the_rates_are_those_of_the_rule(mode, dtype_policy, monkeypat
         inner.get("gradient_accumulation_steps", 1),
         options.get("steps_per_execution", 1),
     )
-    model, probe = make_model(greedy(**inner), **options), Probe()
+    model, probe = make_model(greedy(**inner), **options), helpers.Probe()
     fit(model, losses, [probe], sample_weight=np.full(len(losses) * BATCH, weight))
 
     seen = losses[: len(losses) // every * every].reshape(-1, every).mean(axis=1) * weight
@@ -90,7 +90,7 @@ def test_a_step_that_loss_scaling_skips_is_no_step(dtype_policy):
     dtype_policy("mixed_float16")
     # 2^17 and 2^16 overflow: the third step is the first.
     scaler = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(START), initial_scale=2.0**17)
-    model, probe = make_model(GreedyOptimizer(scaler, RULE)), Probe()
+    model, probe = make_model(GreedyOptimizer(scaler, RULE)), helpers.Probe()
     fit(model, LOSSES, [probe])
     expected = rates(follow(RULE, LOSSES[2:]))
     np.testing.assert_allclose(probe.batches[2:], expected[:-1], rtol=TOLERANCE)
@@ -125,6 +125,10 @@ def test_on_two_devices():
     expected = rates(follow(RULE, LOSSES))[:-1]
     np.testing.assert_allclose(shown["rates"], expected, rtol=TOLERANCE)
     np.testing.assert_allclose(shown["weight"], 1 - expected.sum(), atol=1e-5)
+    # The callback, whose losses need the count of samples that the devices share.
+    spy = helpers.Spy(update_every=1, **helpers.EAGER)
+    helpers.fit(helpers.linear(), [spy], samples=38, epochs=2)
+    np.testing.assert_allclose(shown["losses"], spy.looked, rtol=1e-4)
 
 
 # What it cannot do, it says.

@@ -1,4 +1,4 @@
-"""A training spread over two devices, for test_greedy_optimizer.py: prints its rates as JSON."""
+"""Trainings spread over two devices, for test_greedy_optimizer.py: prints what they did as JSON."""
 
 import json
 import os
@@ -7,9 +7,9 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 
 import contextlib
 
+import helpers
 import keras
 from given_losses import LOSSES, fit, greedy, make_model
-from helpers import Probe
 
 
 def spread():
@@ -30,11 +30,13 @@ def main():
     """Trains and prints."""
     scope, devices = spread()
     with scope:
-        model = make_model(greedy())
-    probe = Probe()
+        model, plain = make_model(greedy()), helpers.linear()
+    probe, spy = helpers.Probe(), helpers.Spy(update_every=1, **helpers.EAGER)
     fit(model, LOSSES, [probe])
     weight = float(model.get_weights()[0][0, 0])
-    print(json.dumps({"devices": devices, "rates": probe.batches, "weight": weight}))
+    helpers.fit(plain, [spy], samples=38, epochs=2)
+    shown = {"devices": devices, "rates": probe.batches, "weight": weight, "losses": spy.looked}
+    print(json.dumps(shown))
 
 
 if __name__ == "__main__":

@@ -22,4 +22,7 @@ def peek(model: keras.Model, variable: keras.Variable) -> float:
                 for own, value in zip(owned, values, strict=False):  # none while it validates
                     if own is variable:
                         return float(value)
-    return float(variable.value)
+    if hasattr(type(variable.value), "__float__"):
+        return float(variable.value)
+    # By way of a tensor: a variable spread over replicas is no number.
+    return float(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable)))
