@@ -35,10 +35,7 @@ def test_it_is_silent_otherwise(capsys):
 
 # Errors.
 
-NO_VALIDATION = (
-    " No validation took place: pass `validation_data` to `fit`, and a `validation_freq` that one "
-    "of its epochs meets."
-)
+NO_VALIDATION = " No validation took place: pass `validation_data` to `fit`, mind `validation_freq`."
 
 
 @pytest.mark.parametrize(

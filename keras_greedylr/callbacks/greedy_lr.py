@@ -342,10 +342,7 @@ class GreedyLR(Schedule):
         names = sorted(name for name in logs if not name.startswith("learning_rate"))
         validated = any(name.startswith("val_") for name in logs)
         waits = self.monitor.startswith("val_") or self.update_every == "validation"
-        hint = (
-            " No validation took place: pass `validation_data` to `fit`, and a `validation_freq` "
-            "that one of its epochs meets."
-        )
+        hint = " No validation took place: pass `validation_data` to `fit`, mind `validation_freq`."
         return ValueError(
             f"GreedyLR(monitor='{self.monitor}', update_every={self.update_every!r}) found nothing "
             f"to look at. The metrics of this training are {names}."
