@@ -35,7 +35,7 @@ def test_it_is_silent_otherwise(capsys):
 
 # Errors.
 
-NO_VALIDATION = " No validation took place: pass `validation_data` to `fit`, mind `validation_freq`."
+HINT = " No validation took place: pass `validation_data` to `fit`, mind `validation_freq`."
 
 
 @pytest.mark.parametrize(
@@ -108,5 +108,5 @@ def test_a_metric_that_is_absent(monitor, update_every, names, hint, tmp_path):
             fit(model, [greedy], samples=8, epochs=2, **arguments)
         assert str(error.value) == (
             f"GreedyLR(monitor='{monitor}', update_every={update_every!r}) found nothing to look "
-            f"at. The metrics of this training are {names}." + (NO_VALIDATION if hint else "")
+            f"at. The metrics of this training are {names}." + (HINT if hint else "")
         )
