@@ -53,7 +53,9 @@ class BatchLoss:
     def hold_count(self) -> None:
         """Keeps the epoch's count of samples, for reports that come after validation reset it."""
         if self._held is None:
-            self._held = self._read_count()
+            count = self._read_count()
+            if self._held is None:  # two threads may wait for the same last batch
+                self._held = count
 
     @property
     def alone(self) -> bool:
@@ -84,7 +86,7 @@ class BatchLoss:
         count = self._read_count() if monitor == "loss" else None
         if count is None:
             return list(zip(means, batches, strict=True))
-        samples, whole = count - self._count, sum(batches)
+        samples, whole = count - self._count, max(sum(batches), 1)
         self._unit = self._unit or samples / whole
         as_large = abs(samples - whole * self._unit) <= ROUNDING * count
         self._equal = self._equal and (as_large or self._batches == self._steps)
