@@ -145,6 +145,30 @@ def test_the_model_is_touched_only_when_the_rate_changes(update_every):
     assert greedy.touched_in_epochs == greedy.changes > 0
 
 
+class ReadsTheModel(keras.callbacks.Callback):
+    """Has JAX copy all variables at each batch."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        assert self.model.built
+
+
+@pytest.mark.parametrize("compiled", [{}, {"run_eagerly": True}, {"jit_compile": False}], ids=str)
+@pytest.mark.parametrize("beside", ["alone", "before", "after"])
+@pytest.mark.parametrize("inner", ["plain", "loss scaling"])
+def test_each_batch_is_trained_at_the_rate_that_was_set(compiled, beside, inner):
+    optimizer = keras.optimizers.SGD(0.01)
+    if inner == "loss scaling":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)
+    # The gradient of the bias is one: it falls by each batch's rate.
+    model = linear(optimizer=optimizer, loss=lambda y, prediction: prediction, **compiled)
+    spy = Spy(update_every=1, **EAGER)
+    callbacks = {"alone": [spy], "before": [ReadsTheModel(), spy], "after": [spy, ReadsTheModel()]}
+    fit(model, callbacks[beside], epochs=2)
+    rates = rates_of_rule(spy.rule, 0.01, spy.looked)
+    assert len(set(rates)) > 2
+    assert float(model.get_weights()[1][0]) == pytest.approx(-sum(rates), rel=1e-5)
+
+
 @pytest.mark.parametrize("beside", [[], [keras.callbacks.LambdaCallback]], ids=["alone", "beside"])
 def test_what_the_last_batch_decides_lasts_where_no_one_knew_it_was_the_last(beside):
     # On JAX Keras begins one batch more, for which there is no data, and undoes what was assigned.

@@ -14,14 +14,15 @@ near its mean.
 
 from __future__ import annotations
 
+import itertools
 import math
+import sys
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
 from keras_greedylr.callbacks.late_logs import Report
-from keras_greedylr.callbacks.peek import peek
+from keras_greedylr.callbacks.live_scalar import LiveScalar
 
 ROUNDING = 2.0**-23  # of a count in single precision
 
@@ -37,7 +38,7 @@ class BatchLoss:
     def __init__(self, model: keras.Model, steps: int | None):
         self._model = model
         self._steps = steps
-        self._tracker: Any = None
+        self._counter: LiveScalar | None = None
         self._sought = False
         self._unit = 0.0  # samples in the first batch
         self._equal = True  # false once batches other than the last of an epoch differed in size
@@ -61,14 +62,7 @@ class BatchLoss:
     def alone(self) -> bool:
         """Whether the next report of a loss is to be taken alone, and before the next batch."""
         known = self._equal and self._steps is not None
-        return not self._sought or (self._tracker is not None and not known)
-
-    def advance(self, batch: int) -> int:
-        """Returns how many batches are new in the report with index `batch`."""
-        # With several steps per execution the last index runs past the end.
-        batches = batch + 1 if self._steps is None else min(batch + 1, self._steps)
-        new, self._batches = batches - self._batches, batches
-        return new
+        return not self._sought or (self._counter is not None and not known)
 
     def take(self, monitor: str, reports: Sequence[Report]) -> list[tuple[float, int]]:
         """Takes in reports, in order, when no further batch has been trained.
@@ -81,7 +75,7 @@ class BatchLoss:
         Returns:
             For each the mean loss of the batches since the report before, and how many there were.
         """
-        batches = [self.advance(batch) for batch, _ in reports]
+        batches = self._advance(reports)
         means = [float(logs[monitor]) for _, logs in reports]
         count = self._read_count() if monitor == "loss" else None
         if count is None:
@@ -91,34 +85,44 @@ class BatchLoss:
         as_large = abs(samples - whole * self._unit) <= ROUNDING * count
         self._equal = self._equal and (as_large or self._batches == self._steps)
         if as_large or len(reports) == 1:
-            sizes = [samples * new / whole for new in batches]
-            losses = [self._undo(*part) for part in zip(means, sizes, strict=True)]
+            losses = self._undo(means, [samples * new / whole for new in batches])
         else:
-            losses = [self._undo(means[-1], samples)] * len(reports)
+            losses = self._undo(means[-1:], [samples]) * len(reports)
         self._count = count
         return list(zip(losses, batches, strict=True))
 
-    def _undo(self, mean: float, samples: float) -> float:
-        """The loss of further samples, with which the running mean has become `mean`."""
-        count = self._count + samples
-        lost = mean * count - self._mean * self._count
-        self._count, self._mean = count, mean
-        return lost / samples if samples > 0 else math.nan
+    def _advance(self, reports: Sequence[Report]) -> list[int]:
+        """How many batches are new in each report."""
+        # With several steps per execution the last index runs past the end.
+        end = sys.maxsize if self._steps is None else self._steps
+        batches = [self._batches, *(min(batch + 1, end) for batch, _ in reports)]
+        self._batches = batches[-1]
+        return [after - before for before, after in itertools.pairwise(batches)]
+
+    def _undo(self, means: list[float], sizes: list[float]) -> list[float]:
+        """The losses of so many samples each, with which the running mean has become `means`."""
+        count, lost, losses = self._count, self._mean * self._count, []
+        for mean, size in zip(means, sizes, strict=True):
+            count += size
+            before, lost = lost, mean * count
+            losses.append((lost - before) / size if size > 0 else math.nan)
+        self._mean = means[-1]
+        return losses
 
     def _read_count(self) -> float | None:
         """The samples since the epoch began; None where a train_step of the user's has no count."""
         if self._held is not None:
             return self._held
         if not self._sought:
-            self._sought, self._tracker = True, self._find_tracker()
-        return None if self._tracker is None else peek(self._model, self._tracker.count)
+            self._sought, self._counter = True, self._find_counter()
+        return None if self._counter is None else self._counter.read()
 
-    def _find_tracker(self) -> Any:
+    def _find_counter(self) -> LiveScalar | None:
         for metric in self._model.metrics:
             if (
                 metric.name == "loss"
                 and isinstance(metric, keras.metrics.Mean)
-                and peek(self._model, metric.count) > 0
+                and (count := LiveScalar(self._model, metric.count)).read() > 0
             ):
-                return metric
+                return count
         return None

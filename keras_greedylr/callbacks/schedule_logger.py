@@ -10,7 +10,7 @@ import keras
 
 from keras_greedylr.callbacks.batch_loss import BatchLoss
 from keras_greedylr.callbacks.event_file import EventFile
-from keras_greedylr.callbacks.peek import peek
+from keras_greedylr.callbacks.live_scalar import LiveScalar
 from keras_greedylr.callbacks.schedule import Decision, schedules_beside, single_optimizers
 from keras_greedylr.validation import check_choice, check_int
 
@@ -84,6 +84,7 @@ class ScheduleLogger(keras.callbacks.Callback):
         if self._schedule is not None:
             self._schedule.subscribe(self._on_decision)
         self._optimizer = single_optimizers(self.model)[0]
+        self._iterations = LiveScalar(self._model, self._optimizer.iterations)
         self._decision: Decision | None = None
         self._decided_at: tuple | None = None  # unit, position and epoch of the last decision
         self._rate_before = 0.0  # the rate until then
@@ -98,7 +99,7 @@ class ScheduleLogger(keras.callbacks.Callback):
             self._events.text("schedule/configuration", self._configuration(), epoch)
         self._epoch = epoch
         # A restored model goes on where its counter stands.
-        self._first_step = int(peek(self._model, self._optimizer.iterations))
+        self._first_step = int(self._iterations.read())
         self._written = self._first_step
         self._batch_loss.begin_epoch()
 
@@ -116,7 +117,7 @@ class ScheduleLogger(keras.callbacks.Callback):
         """Writes what belongs to the epoch and flushes."""
         rate = (logs or {}).get("learning_rate")
         if rate is None:
-            rate = self._rate("epoch", epoch, int(peek(self._model, self._optimizer.iterations)))
+            rate = self._rate("epoch", epoch, int(self._iterations.read()))
         self._events.scalar("epoch_learning_rate", rate, epoch)
         last = self._decision
         if self.update_every == "epoch" and last is not None and last.unit == "batch":
@@ -176,7 +177,7 @@ class ScheduleLogger(keras.callbacks.Callback):
             return self._schedule.learning_rate
         rate = self._optimizer._learning_rate  # the public property computes, and copies on JAX
         if isinstance(rate, keras.Variable):
-            return peek(self._model, rate)
+            return LiveScalar(self._model, rate).read()
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
             return float(keras.ops.convert_to_numpy(rate(max(step - 1, 0))))
         return float(rate())
