@@ -4,8 +4,8 @@
 
 Runs the other benchmarks of this folder, each in a process of its own with the interpreter of its
 backend's environment, one after the other, and writes `report.json` and `report.md`. A backend
-without an environment is left out, and the report says so. About ten minutes on two idle cores;
-`--quick` takes few rounds, to see that all of it runs.
+without an environment is left out, and the report says so. Nine minutes on two cores: where they
+are slow there are fewer rounds. `--quick` takes few rounds, to see that all of it runs.
 """
 
 import argparse
@@ -25,14 +25,18 @@ ENVIRONMENTS = {"tensorflow": ".venv", "jax": ".venv-jax", "torch": ".venv-torch
 # What is run: the arguments, those of `--quick`, and whether on TensorFlow only.
 BENCHMARKS = {
     "callback_cost": (
-        ("--rounds", "20", "--steps", "201"),
+        ("--seconds", "20", "--steps", "201"),
         ("--rounds", "2", "--steps", "51"),
         False,
     ),
-    "optimizer_cost": (("--pairs", "4", "--rounds", "4"), ("--pairs", "1", "--rounds", "2"), False),
+    "optimizer_cost": (
+        ("--pairs", "4", "--seconds", "22"),
+        ("--pairs", "1", "--rounds", "2"),
+        False,
+    ),
     "import_cost": (("--pairs", "3"), ("--pairs", "2"), False),
     "policy_call": (("--rounds", "30"), ("--rounds", "3"), False),
-    "environment_speed": (("--rounds", "5"), ("--rounds", "2"), True),
+    "environment_speed": (("--rounds", "3"), ("--rounds", "2"), True),
 }
 
 

@@ -1,6 +1,7 @@
 """What GreedyLR costs a batch, against `fit` with no callback and with Keras' own.
 
-    python tests/benchmarks/callback_cost.py [--steps 401] [--rounds 100] [--json PATH]
+    python tests/benchmarks/callback_cost.py [--steps 401] [--rounds 100] [--seconds S]
+        [--json PATH]
 
 All contestants train one model from the same weights, compiled and warmed up before:
 two compiled alike differ by some per cent. A round runs one epoch with each in turn, beginning with
@@ -144,8 +145,17 @@ def lowest_tenth(values):
     return statistics.quantiles(values, n=10, method="inclusive")[0]
 
 
-def measure(make_model, steps, rounds):
+def rounds_until(end, rounds, least=3):
+    """Counts rounds; after `least` of them none begins later than `end` on the monotonic clock."""
+    for number in range(rounds):
+        if number >= least and time.monotonic() > end:
+            return
+        yield number
+
+
+def measure(make_model, steps, rounds, seconds):
     """Runs the rounds; returns what each contestant took."""
+    end = time.monotonic() + seconds
     keras.utils.set_random_seed(0)
     model, loss, batch_size, shape, classes = make_model()
     model.compile(optimizer=keras.optimizers.SGD(RATE), loss=loss)
@@ -153,11 +163,12 @@ def measure(make_model, steps, rounds):
     epochs = {name: contestant(model, data, batch_size, make) for name, make in CONTESTANTS.items()}
     names = list(epochs)
     times = {name: [] for name in names}
-    for number in range(rounds):
+    for number in rounds_until(end, rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             times[name].append(epochs[name]())
     changes = epochs["GreedyLR every batch"].changes
     return {
+        "rounds": len(times[BASE]),
         "share_of_batches_with_a_change": changes / steps,
         "contestants": {
             name: {
@@ -202,6 +213,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=401, help="batches an epoch")
     parser.add_argument("--rounds", type=int, default=100, help="epochs of each contestant")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="begin no round after that, for each model"
+    )
     parser.add_argument("--json", type=Path, help="where the figures are written, too")
     arguments = parser.parse_args()
 
@@ -209,11 +223,11 @@ def main():
     print(", ".join(f"{key} {value}" for key, value in result["machine"].items()))
     for make_model in (one_layer, small_cnn):
         name = make_model.__name__.replace("_", " ")
-        measured = measure(make_model, arguments.steps, arguments.rounds)
+        measured = measure(make_model, arguments.steps, arguments.rounds, arguments.seconds)
         result["models"][name] = measured
         share = measured["share_of_batches_with_a_change"]
-        print(f"\n{name}, {arguments.rounds} rounds of {arguments.steps} batches; every batch: the")
-        print(f"rate changes in {share:.1%} of them. Median (quartiles); ratios within a round,")
+        print(f"\n{name}, {measured['rounds']} rounds of {arguments.steps} batches; every batch:")
+        print(f"the rate changes in {share:.1%} of them. Median (quartiles); ratios in a round,")
         print("median [95 % interval]; and, where the machine is not idle, of the lowest tenths.")
         for contestant_name, figures in measured["contestants"].items():
             low, middle, high = figures["microseconds_a_batch"]

@@ -1,6 +1,7 @@
 """What GreedyOptimizer costs a step, against the optimizer it has inside, alone.
 
-    python tests/benchmarks/optimizer_cost.py [--pairs 4] [--rounds 25] [--xla] [--json PATH]
+    python tests/benchmarks/optimizer_cost.py [--pairs 4] [--rounds 25] [--seconds S] [--xla]
+        [--json PATH]
 
 Each optimizer needs a model compiled for it, and two models compiled alike differ by some per
 cent. So several sets of models are compiled, each set in another order, and each set has a
@@ -13,11 +14,21 @@ Keras compiles the step by XLA only where there is a GPU; `--xla` has it do so e
 
 import argparse
 import json
+import math
+import time
 from pathlib import Path
 
 import keras
 import numpy as np
-from callback_cost import contestant, data_for, machine, median_interval, one_layer, quartiles
+from callback_cost import (
+    contestant,
+    data_for,
+    machine,
+    median_interval,
+    one_layer,
+    quartiles,
+    rounds_until,
+)
 
 from keras_greedylr import GreedyRule
 from keras_greedylr.optimizers import GreedyOptimizer
@@ -68,30 +79,34 @@ def sized(milliseconds, jit_compile):
         width *= 2
 
 
-def measure(make_model, pairs, rounds, jit_compile):
+def measure(make_model, pairs, rounds, seconds, jit_compile):
     """Trains the rounds of each set of models; returns what a step of each took."""
+    begun = time.monotonic()
     microseconds = trained(make_model, CONTESTANTS[BASE], 50, jit_compile)()
     steps = int(np.clip(EPOCH * 1e6 / microseconds, 8, 401))
-    times = {name: [] for name in CONTESTANTS}
     names = list(CONTESTANTS)
+    sets = []  # for each, what the contestants took
     for number in range(pairs):
         order = names[number % len(names) :] + names[: number % len(names)]
         epochs = {
             name: trained(make_model, CONTESTANTS[name], steps, jit_compile) for name in order
         }
-        for turn in range(rounds):
+        times = {name: [] for name in names}
+        for turn in rounds_until(begun + seconds * (number + 1) / pairs, rounds, least=2):
             for name in order[turn % len(order) :] + order[: turn % len(order)]:
                 times[name].append(epochs[name]())
-    ratios = {name: np.divide(times[name], times[BASE]) for name in names}
+        sets.append({name: np.array(taken) for name, taken in times.items()})
     return {
         "steps": steps,
+        "rounds": [len(times[BASE]) for times in sets],
         "contestants": {
             name: {
-                "microseconds_a_step": quartiles(times[name]),
-                "ratio": median_interval(ratios[name]),
-                "ratio_of_each_set": [float(np.median(r)) for r in np.split(ratios[name], pairs)],
+                "microseconds_a_step": quartiles(np.concatenate([times[name] for times in sets])),
+                "ratio": median_interval(np.concatenate(ratios)),
+                "ratio_of_each_set": [float(np.median(ratio)) for ratio in ratios],
             }
             for name in names
+            for ratios in [[times[name] / times[BASE] for times in sets]]
         },
     }
 
@@ -116,6 +131,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=4, help="sets of models that are compiled")
     parser.add_argument("--rounds", type=int, default=25, help="epochs of each model")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="begin no round after that, for each model"
+    )
     parser.add_argument("--xla", action="store_true", help="compile the step by XLA")
     parser.add_argument("--json", type=Path, help="where the figures are written, too")
     arguments = parser.parse_args()
@@ -126,9 +144,12 @@ def main():
     steps = STEPS[result["device"]]
     models = [("one layer", one_layer), *(sized(step, jit_compile) for step in steps)]
     for name, make_model in models:
-        measured = measure(make_model, arguments.pairs, arguments.rounds, jit_compile)
+        measured = measure(
+            make_model, arguments.pairs, arguments.rounds, arguments.seconds, jit_compile
+        )
         result["models"][name] = measured
-        print(f"\n{name}, {arguments.pairs} sets of models, {arguments.rounds} epochs of", end=" ")
+        epochs = ", ".join(map(str, measured["rounds"]))
+        print(f"\n{name}, {arguments.pairs} sets of models, {epochs} epochs of", end=" ")
         print(f"{measured['steps']} steps. Median (quartiles); ratio within a round, median")
         print("[95 % interval], and of each set.")
         for contestant_name, figures in measured["contestants"].items():
