@@ -105,7 +105,8 @@ def _build(model: keras.Model, x: Any) -> None:
                 f"first. Received: x={x!r}"
             )
         model(keras.tree.map_structure(lambda array: array[:1], x))
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:  # a LossScaleOptimizer would make its variables once more
+        model.optimizer.build(model.trainable_variables)
 
 
 def analyse(rates: np.ndarray, losses: np.ndarray) -> RangeTest:

@@ -40,9 +40,14 @@ class Spoil(keras.callbacks.Callback):
             raise RuntimeError("spoilt")
 
 
+def scaled():
+    return keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.02, momentum=0.9))
+
+
+@pytest.mark.parametrize("make_optimizer", [lambda: None, scaled], ids=["plain", "loss scaling"])
 @pytest.mark.parametrize("callbacks", [[], Spoil()], ids=["through", "exception"])
-def test_leaves_the_model_as_it_was(callbacks):
-    model = build()
+def test_leaves_the_model_as_it_was(callbacks, make_optimizer):
+    model = build(make_optimizer())
     model.fit(X, Y, verbose=0)  # momentum and statistics are there
     before = state(model)
     try:
@@ -56,7 +61,7 @@ def test_leaves_the_model_as_it_was(callbacks):
     assert rate_of(model) == pytest.approx(0.02) and not model.stop_training
     keras.utils.set_random_seed(3)
     one = model.fit(X, Y, verbose=0).history["loss"]
-    other = build()
+    other = build(make_optimizer())
     keras.utils.set_random_seed(0)
     other.fit(X, Y, verbose=0)
     for mine, then in zip([*other.variables, *other.optimizer.variables], before, strict=True):

@@ -88,7 +88,7 @@ class Trainer:
         rate. So these are copied.
         """
         kept = self._compiled.get(key)
-        if fresh.built:
+        if fresh.built and not fresh.optimizer.built:
             fresh.optimizer.build(fresh.trainable_variables)
         if kept is None or not fresh.built or _shapes(kept) != _shapes(fresh):
             # Kept are one for all callbacks and the last one with a graph of its own.
