@@ -10,6 +10,7 @@ import textwrap
 import keras
 import numpy as np
 import pytest
+from helpers import NEVER, Spy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from keras_greedylr import GreedyLR, GreedyRule, LearnedLR, ScheduleLogger
@@ -184,6 +185,53 @@ def test_several_steps_per_execution(tmp_path, make_model, regression):
     scalars, _ = read(tmp_path)
     steps = [4, 8, 12, 13]
     assert list(scalars["batch_loss"]) == [13 * e + s for e in range(EPOCHS) for s in steps]
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch has one step an execution")
+def test_several_steps_per_execution_and_an_unknown_length(tmp_path, make_model, regression):
+    tf = pytest.importorskip("tensorflow")
+    data = [part[:80] for part in regression]  # five batches
+    dataset = tf.data.Dataset.from_tensor_slices(tuple(data)).batch(16).filter(lambda x, y: True)
+    assert dataset.cardinality() == tf.data.UNKNOWN_CARDINALITY
+    spy, learned = Spy(update_every=2, patience=NEVER), LearnedLR(total_steps=200)
+    for schedule in (spy, learned):
+        logger = ScheduleLogger(tmp_path / type(schedule).__name__)
+        make_model(steps_per_execution=4).fit(
+            dataset, epochs=EPOCHS, verbose=0, callbacks=[schedule, logger]
+        )
+        scalars, _ = read(logger.log_dir)
+        assert list(scalars["batch_learning_rate"]) == [4, 5, 9, 10, 14, 15]
+    assert learned._done == 15
+    losses = expected_losses(make_model(), data)
+    groups = [losses[:4], losses[4:9], losses[9:14]]
+    np.testing.assert_allclose(spy.looked, [np.mean(group) for group in groups], rtol=1e-3)
+
+
+def test_accumulated_gradients_and_skipped_steps(tmp_path, make_model, regression):
+    """A step is a batch, whatever the optimizer makes of it."""
+    x, y = (part[:64] for part in regression)
+    spoilt = x.copy()
+    spoilt[17] = np.nan
+    accumulating = keras.optimizers.SGD(0.01, gradient_accumulation_steps=2)
+    skipping = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01))
+    for name, optimizer, data in (("one", accumulating, x), ("two", skipping, spoilt)):
+        model = make_model()
+        model.compile(optimizer, loss="mse")
+        fit(model, (data, y), [GreedyLR(update_every=2), ScheduleLogger(tmp_path / name)])
+        scalars, _ = read(tmp_path / name)
+        assert list(scalars["batch_learning_rate"]) == list(range(1, 4 * EPOCHS + 1))
+
+
+@pytest.mark.parametrize("update_every", [1, 3])
+def test_rates_of_a_rule_in_the_optimizer(tmp_path, make_model, regression, update_every):
+    """After a step its variable holds the rate of the next one."""
+    model, rates = make_model(), BatchRates()
+    model.compile(GreedyOptimizer(keras.optimizers.SGD(0.01), GreedyRule(patience=0)), loss="mse")
+    logger = ScheduleLogger(tmp_path, update_every=update_every)
+    fit(model, regression, [rates, logger])
+    shown = read(tmp_path)[0]["batch_learning_rate"]
+    assert len(set(rates.rates)) > 3 and len(shown) == EPOCHS * (BATCHES // update_every)
+    np.testing.assert_allclose(list(shown.values()), [rates.rates[s - 1] for s in shown], rtol=1e-6)
 
 
 @pytest.mark.parametrize("end", ["interrupt", "kill"])

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 from collections.abc import Sequence
 
 import keras
 
 from keras_greedylr.callbacks.late_logs import Report
 from keras_greedylr.callbacks.live_scalar import LiveScalar
+from keras_greedylr.callbacks.schedule import single_optimizers
 
 ROUNDING = 2.0**-23  # of a count in single precision
 
@@ -41,6 +41,10 @@ class BatchLoss:
         self._counter: LiveScalar | None = None
         self._sought = False
         self._unit = 0.0  # samples in the first batch
+        together = getattr(model, "steps_per_execution", 1) or 1
+        self._updates: LiveScalar | None = None  # where Keras' index runs past an unknown end
+        if steps is None and together > 1:
+            self._updates = LiveScalar(model, single_optimizers(model)[0]._iterations)
         self._equal = True  # false once batches other than the last of an epoch differed in size
         self.begin_epoch()
 
@@ -50,6 +54,17 @@ class BatchLoss:
         self._count = 0.0
         self._mean = 0.0
         self._held: float | None = None
+        self._begun = 0.0 if self._updates is None else self._updates.read()
+
+    def trained(self, batch: int) -> int:
+        """Returns how many batches of the epoch the report with index `batch` covers.
+
+        With several steps per execution the last index runs past the end. Where that is not known
+        the optimizer's count tells, which leaves out steps that loss scaling skipped.
+        """
+        if self._updates is not None:
+            return round(self._updates.read() - self._begun)
+        return batch + 1 if self._steps is None else min(batch + 1, self._steps)
 
     def hold_count(self) -> None:
         """Keeps the epoch's count of samples, for reports that come after validation reset it."""
@@ -93,9 +108,7 @@ class BatchLoss:
 
     def _advance(self, reports: Sequence[Report]) -> list[int]:
         """How many batches are new in each report."""
-        # With several steps per execution the last index runs past the end.
-        end = sys.maxsize if self._steps is None else self._steps
-        batches = [self._batches, *(min(batch + 1, end) for batch, _ in reports)]
+        batches = [self._batches, *(self.trained(batch) for batch, _ in reports)]
         self._batches = batches[-1]
         return [after - before for before, after in itertools.pairwise(batches)]
 

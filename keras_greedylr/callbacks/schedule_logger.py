@@ -84,7 +84,12 @@ class ScheduleLogger(keras.callbacks.Callback):
         if self._schedule is not None:
             self._schedule.subscribe(self._on_decision)
         self._optimizer = single_optimizers(self.model)[0]
-        self._iterations = LiveScalar(self._model, self._optimizer.iterations)
+        # Not `iterations`, which counts updates where gradients are accumulated.
+        self._trained = LiveScalar(self._model, self._optimizer._iterations)
+        # A GreedyOptimizer's rate is that of the step to come.
+        self._ahead = getattr(self.model.optimizer, "rate_is_next", False)
+        self._together = getattr(self._model, "steps_per_execution", 1) or 1
+        self._step_now = 0
         self._decision: Decision | None = None
         self._decided_at: tuple | None = None  # unit, position and epoch of the last decision
         self._rate_before = 0.0  # the rate until then
@@ -98,26 +103,30 @@ class ScheduleLogger(keras.callbacks.Callback):
         if self._epoch is None:
             self._events.text("schedule/configuration", self._configuration(), epoch)
         self._epoch = epoch
-        # A restored model goes on where its counter stands.
-        self._first_step = int(self._iterations.read())
+        # A restored model goes on where its counter stands, which leaves out skipped steps.
+        self._first_step = max(int(self._trained.read()), self._step_now)
         self._written = self._first_step
         self._batch_loss.begin_epoch()
+        if self._ahead:
+            self._rate_to_come = self._rate("epoch", epoch, self._first_step)
 
     def _on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         step = self._step(batch)
-        if step - self._written < self.update_every:
-            return
-        self._written = step
-        self._events.scalar("batch_learning_rate", self._rate("batch", batch, step), step)
-        if logs and "loss" in logs:
-            [(loss, _)] = self._batch_loss.take("loss", [(batch, logs)])
-            self._events.scalar("batch_loss", loss, step)
+        if step - self._written >= self.update_every:
+            self._written = step
+            rate = self._rate_to_come if self._ahead else self._rate("batch", batch, step)
+            self._events.scalar("batch_learning_rate", rate, step)
+            if logs and "loss" in logs:
+                [(loss, _)] = self._batch_loss.take("loss", [(batch, logs)])
+                self._events.scalar("batch_loss", loss, step)
+        if self._ahead and step + self._together - self._written >= self.update_every:
+            self._rate_to_come = self._rate("batch", batch, step)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes what belongs to the epoch and flushes."""
         rate = (logs or {}).get("learning_rate")
         if rate is None:
-            rate = self._rate("epoch", epoch, int(self._iterations.read()))
+            rate = self._rate("epoch", epoch, int(self._trained.read()))
         self._events.scalar("epoch_learning_rate", rate, epoch)
         last = self._decision
         if self.update_every == "epoch" and last is not None and last.unit == "batch":
@@ -165,9 +174,9 @@ class ScheduleLogger(keras.callbacks.Callback):
 
     def _step(self, batch: int) -> int:
         """Batches trained when the report with index `batch` comes."""
-        # With several steps per execution the last index runs past the end.
-        done = batch + 1 if self._steps is None else min(batch + 1, self._steps)
-        return self._first_step + done
+        step = self._first_step + self._batch_loss.trained(batch)
+        self._step_now = max(self._step_now, step)
+        return step
 
     def _rate(self, unit: str, position: int, step: int) -> float:
         """The rate in force before anything was decided at this position."""

@@ -83,6 +83,7 @@ class GreedyOptimizer(LossScaleOptimizer):
     """
 
     sets_learning_rate = True  # for the callbacks, which cannot do it beside
+    rate_is_next = True  # after a step it is that of the step to come
 
     # A LossScaleOptimizer for one reason: `compile` puts any other optimizer into one under
     # `mixed_float16`, which then would keep the loss to itself.
