@@ -1,6 +1,7 @@
 """LearnedLR under `model.fit`, and that it sees and does what the environment did."""
 
 import json
+import warnings
 
 import keras
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from helpers import Probe
 
 from keras_greedylr import LearnedLR, ScheduleLogger, observation
-from keras_greedylr.callbacks import learned_lr
+from keras_greedylr.callbacks import loss_guard
 from keras_greedylr.callbacks.weight_sample import SIZE, WeightSample
 from keras_greedylr.policy import load_policy
 
@@ -58,7 +59,7 @@ def test_environment_and_callback_see_and_do_the_same(monkeypatch):
         weights.append(problem.weights(runs.state).numpy())
         return runs, report
 
-    monkeypatch.setattr(learned_lr, "JUMP", float("inf"))  # the guard is the callback's own
+    monkeypatch.setattr(loss_guard, "JUMP", float("inf"))  # the guard is the callback's own
     problem = Network("small", "mixture", (Dense(6, "tanh"),), "sgd", 6, validate_every=3)
     environment = environments.ScheduleEnvironment((problem,), runs=4, seed=0)
     monkeypatch.setattr(environments, "advance", recording)
@@ -225,6 +226,67 @@ def test_the_guard_takes_the_rate_back(make_model, regression, capsys, factor, w
     assert "the policy's action is" in printed
 
 
+class OneBadBatch(keras.utils.PyDataset):
+    """A feature of the sixth batch is not a number the first time it is asked for."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y, self.sound = x, y, False
+
+    def __len__(self):
+        return len(self.x) // 4
+
+    def __getitem__(self, i):
+        rows = slice(4 * i, 4 * i + 4)
+        x = self.x[rows].copy()
+        if i == 5 and not self.sound:
+            self.sound, x[0] = True, np.nan
+        return x, self.y[rows]
+
+
+def test_a_loss_that_is_not_finite_takes_the_rate_back_once(make_model, regression, capsys):
+    """Keras' mean is then NaN until the epoch's end, and tells nothing about later batches."""
+    model = make_model()
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01))  # skips the step
+    model.compile(scaled, loss="mse")
+    callback = Seen(verbose=1)
+    model.fit(OneBadBatch(*regression), epochs=4, shuffle=False, verbose=0, callbacks=[callback])
+    printed = capsys.readouterr().out
+    assert printed.count("the guard takes it back") == 1
+    assert printed.count("no loss is known") > 3
+    broken = observation.NAMES.index("loss_broken")
+    assert sum(seen[broken] for seen in callback.observations) == 1.0
+    assert len(callback.observations) > 25
+
+
+def test_a_training_that_becomes_longer_goes_on_deciding(make_model, regression, tmp_path):
+    model, state = make_model(), tmp_path / "state.json"
+
+    def fit(epochs, begin=0):
+        callback = Seen(state_path=state)
+        model.fit(
+            *regression, batch_size=8, epochs=epochs, initial_epoch=begin, verbose=0,
+            callbacks=[callback],
+        )  # fmt: skip
+        return callback.observations
+
+    assert len(fit(8)) == observation.DECISIONS - 1
+    assert len(fit(16, begin=8)) == observation.DECISIONS // 2 - 1
+    with pytest.raises(ValueError, match=r"416 steps are done. Delete it to begin another\.$"):
+        fit(16)
+
+
+def test_a_short_training_is_warned_of(make_model, regression):
+    for epochs, expected in ((7, "has 182 batches: below 200"), (8, None)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            make_model().fit(
+                *regression, batch_size=8, epochs=epochs, verbose=0, callbacks=[LearnedLR()]
+            )
+        shown = [str(w.message) for w in caught if "LearnedLR" in str(w.message)]
+        assert (expected is None and not shown) or expected in shown[0]
+
+
 def test_bounds_hold(make_model, regression):
     probe = Probe()
     actions = np.resize([1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0], 40)
@@ -261,6 +323,7 @@ def test_config_round_trip():
         ({"min_lr": 0.0}, "`min_lr` must be a finite number > 0. Received: min_lr=0.0"),
         ({"min_lr": 1.0, "max_lr": 0.1}, "`max_lr` must not be below `min_lr`"),
         ({"policy": "nowhere"}, "Not a policy: there is no nowhere"),
+        ({"policy": 3}, "`policy` must be a path or 'default'. Received: policy=3"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,14 @@ import numpy as np
 
 from keras_greedylr import observation
 from keras_greedylr.callbacks.batch_loss import BatchLoss
+from keras_greedylr.callbacks.loss_guard import LossGuard
 from keras_greedylr.callbacks.schedule import Schedule
 from keras_greedylr.callbacks.weight_sample import WeightSample
 from keras_greedylr.policy import Policy, load_policy
 from keras_greedylr.validation import check_float, check_int
 
-# The guard: a loss whose average over the last batches is so many times that of
-# the batches before is running away, and the rate is taken back by so much.
-JUMP = 4.0
-TAKE_BACK = 3.0  # log2
-FAST, SLOW = 0.9, 0.99  # decays of the two averages, per report
-SETTLE = 20  # reports before the averages mean anything
+TAKE_BACK = 3.0  # log2, by how much the guard takes the rate back
+SHORT = 5  # batches an interval, on average, below which a policy has too little to go by
 
 
 class LearnedLR(Schedule):
@@ -103,6 +102,8 @@ class LearnedLR(Schedule):
             raise ValueError(
                 f"`max_lr` must not be below `min_lr`. Received: min_lr={min_lr}, max_lr={max_lr}"
             )
+        if not isinstance(policy, str | os.PathLike):
+            raise ValueError(f"`policy` must be a path or 'default'. Received: policy={policy!r}")
         self.policy = os.fspath(policy)
         self.monitor = monitor
         self.decide_every = decide_every
@@ -160,20 +161,20 @@ class LearnedLR(Schedule):
         self._decisions = 0
         self._due = False  # a decision, at the next epoch's begin
         self._validation = math.nan
-        self._fast = self._slow = 0.0
-        self._reports = 0
+        self._guard = LossGuard()
         self._begin_interval()
 
     def _begin_interval(self) -> None:
         self._losses = 0  # reports in this interval
         self._sum = self._sum_of_squares = 0.0
-        self._guarded = False
+        self._guard.begin_interval()
 
     def _snapshot(self) -> Any:
         return {
             "history": _jsonables(np.ravel(self._history)),
             "weights": _jsonables(self._weights),
             "movement": _jsonables(self._movement),
+            "guard": asdict(self._guard),
             **{name: _jsonable(getattr(self, f"_{name}")) for name in _CARRIED},
         }
 
@@ -183,10 +184,24 @@ class LearnedLR(Schedule):
             np.array(snapshot[name], np.float32) for name in ("history", "weights", "movement")
         )
         self._history = observation.History(*history[:, None])
+        self._guard = LossGuard(**snapshot["guard"])
         for name, kind in _CARRIED.items():
             value = snapshot[name]
             setattr(self, f"_{name}", math.nan if value is None else kind(value))
+        # Fewer were due by now if training has become longer.
+        self._decisions = min(self._decisions, math.floor(self._done / self._interval))
         return float(observation.rate(np, self._history)[0])
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Reads the rate training begins with; warns if it will be short."""
+        super().on_train_begin(logs)
+        if self._total < SHORT * self._policy.decisions:
+            warnings.warn(
+                f"LearnedLR decides some {self._policy.decisions} times in a training, and this "
+                f"one has {self._total} batches: below {SHORT * self._policy.decisions} it has too "
+                "little to go by, and may do worse than GreedyLR or a fixed schedule.",
+                stacklevel=2,
+            )
 
     # When the policy looks.
 
@@ -194,6 +209,7 @@ class LearnedLR(Schedule):
         """Begins an epoch, the first at the rate of the first interval."""
         super().on_epoch_begin(epoch, logs)
         self._batch_loss.begin_epoch()
+        self._broken = False  # a loss was not finite, and so is Keras' mean until the epoch's end
         if self._sample is None:
             self._sample = WeightSample(self.model)
             if not len(self._weights):  # nothing was restored
@@ -208,7 +224,7 @@ class LearnedLR(Schedule):
             elif self._done >= self._total:
                 raise ValueError(
                     f"State file '{self.state_path}' is that of a training whose {self._total} "
-                    "steps are done. Delete it to begin another, or pass a larger total_steps."
+                    "steps are done. Delete it to begin another."
                 )
         if self._due:
             self._decide("epoch", epoch)
@@ -223,11 +239,13 @@ class LearnedLR(Schedule):
             )
         [(loss, batches)] = self._batch_loss.take(self.monitor, [(batch, logs)])
         self._done += batches
-        self._losses += 1
-        self._sum += loss
-        self._sum_of_squares += loss * loss
-        if self._runs_away(loss):
-            self._take_back(batch, loss)
+        if not self._broken:  # else it tells nothing
+            self._broken = not math.isfinite(loss)
+            self._losses += 1
+            self._sum += loss
+            self._sum_of_squares += loss * loss
+            if self._guard.trips(loss):
+                self._take_back(batch, loss)
         self._due = (self._decisions + 1) * self._interval <= self._done < self._total
         if self._steps is not None and batch + 1 >= self._steps:
             # A decision due here waits for the next epoch, and so for the validation.
@@ -257,6 +275,12 @@ class LearnedLR(Schedule):
         self._due = False
         # More than one interval may be over where a report covers several batches.
         self._decisions = max(self._decisions + 1, math.floor(self._done / self._interval))
+        progress = _array(min(self._done / self._total, 1.0))
+        if not self._losses:  # nothing to show: what the policy said last goes on
+            self._history = self._history._replace(progress=progress)
+            rate = observation.rate(np, self._history)
+            self._apply(unit, position, float(rate[0]), "no loss is known", unit == "epoch")
+            return
         assert self._sample is not None  # made when the first epoch began
         weights = self._sample(self.model)
         with np.errstate(all="ignore"):  # weights that blew up overflow
@@ -270,7 +294,7 @@ class LearnedLR(Schedule):
             loss=_array(mean),
             loss_std=_array(math.sqrt(max(variance, 0.0)) if math.isfinite(variance) else math.nan),
             validation_loss=_array(self._validation),
-            progress=_array(min(self._done / self._total, 1.0)),
+            progress=progress,
             movement=movement,
             alignment=alignment,
             norm=norm,
@@ -289,22 +313,7 @@ class LearnedLR(Schedule):
             begins=unit == "epoch",
         )
 
-    def _runs_away(self, loss: float) -> bool:
-        """Whether the loss is not finite or far above its average."""
-        if self._guarded:  # once an interval is enough: the policy sees it at its end
-            return False
-        if not math.isfinite(loss):
-            return True
-        self._reports += 1
-        jumped = self._reports > SETTLE and self._fast > JUMP * self._slow > 0.0
-        first = self._reports == 1
-        self._fast = loss if first else FAST * self._fast + (1.0 - FAST) * loss
-        self._slow = loss if first else SLOW * self._slow + (1.0 - SLOW) * loss
-        return jumped
-
     def _take_back(self, batch: int, loss: float) -> None:
-        self._guarded = True
-        self._slow = self._fast  # what counts from now on is a further jump
         self._history = observation.lower(np, self._history, TAKE_BACK)
         rate = float(observation.rate(np, self._history)[0])
         what = "is not finite" if not math.isfinite(loss) else "jumped far above its average"
@@ -317,13 +326,9 @@ _CARRIED = {
     "decisions": int,
     "due": bool,
     "validation": float,
-    "fast": float,
-    "slow": float,
-    "reports": int,
     "losses": int,
     "sum": float,
     "sum_of_squares": float,
-    "guarded": bool,
 }
 
 
