@@ -4,7 +4,7 @@ import keras
 import pytest
 from helpers import EAGER, data, fit, linear
 
-from keras_greedylr import GreedyLR
+from keras_greedylr import GreedyLR, LearnedLR
 
 
 def test_verbose_says_what_it_did_per_epoch(capsys):
@@ -66,6 +66,7 @@ HINT = " No validation took place: pass `validation_data` to `fit`, mind `valida
             "update_every='validation', or monitor a training metric.",
         ),
         ({"state_path": 3}, "`state_path` must be a path or None. Received: state_path=3"),
+        ({"state_path": "."}, "`state_path` must be a file. Received the folder '.'"),
         ({"verbose": "yes"}, "`verbose` must be one of (0, 1). Received: verbose='yes'"),
     ],
 )
@@ -73,6 +74,17 @@ def test_arguments_out_of_range(arguments, message):
     with pytest.raises(ValueError) as error:
         GreedyLR(**arguments)
     assert str(error.value) == message
+
+
+def test_two_schedules_in_one_fit_are_refused():
+    with pytest.raises(ValueError) as error:
+        fit(model := linear(), [LearnedLR(), GreedyLR()])
+    assert str(error.value) == (
+        f"GreedyLR and LearnedLR would both set the rate of model '{model.name}'. Give `fit` one "
+        "of them."
+    )
+    for schedule in (GreedyLR(), GreedyLR()):  # one after the other is fine
+        fit(model, [schedule])
 
 
 def test_an_optimizer_with_a_schedule_is_refused():

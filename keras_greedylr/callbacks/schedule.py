@@ -47,6 +47,8 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
             raise ValueError(
                 f"`state_path` must be a path or None. Received: state_path={state_path!r}"
             )
+        if state_path is not None and os.path.isdir(state_path):
+            raise ValueError(f"`state_path` must be a file. Received the folder {state_path!r}")
         check_choice("verbose", verbose, (0, 1))
         self.state_path = state_path
         self.verbose = verbose
@@ -108,6 +110,13 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Reads the rate training begins with."""
+        for other in schedules_beside(self):
+            if other is not self and self.params is not None:
+                names = sorted(type(schedule).__name__ for schedule in (self, other))
+                raise ValueError(
+                    f"{names[0]} and {names[1]} would both set the rate of model "
+                    f"'{self._model.name}'. Give `fit` one of them."
+                )
         self._epoch = None
         self._saved: dict[int, Any] = {}
         self._read_rates()
