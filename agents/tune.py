@@ -47,7 +47,7 @@ def tune_greedy(
     seed: int = 0,
     report: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """Returns the candidates with their scores, best first.
+    """Returns the candidates, as arguments of `GreedyLR`, with their scores, best first.
 
     The score is the geometric mean of final validation losses over families, seeds and initial
     rates, relative to that of the rule's defaults, which are the first candidate.
@@ -81,7 +81,14 @@ def tune_greedy(
         report(problem.name)
     score = np.exp(np.mean(logs, axis=0) - np.mean(logs, axis=0)[0])
     order = np.argsort(score, kind="stable")
-    return [{**tried[i], "score": float(score[i])} for i in order]
+    return [{**_arguments(tried[i]), "score": float(score[i])} for i in order]
+
+
+def _arguments(candidate: dict[str, Any]) -> dict[str, Any]:
+    """A candidate as arguments of `GreedyLR`."""
+    named = {k: v for k, v in candidate.items() if k != "carry_on"}
+    phases = "carry_on" if candidate["carry_on"] else "hold"
+    return {**named, "phases": phases, "horizon": "fit" if candidate["horizon"] else None}
 
 
 def to_json(result: list[dict[str, Any]]) -> str:

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("tf_agents")
 import keras_greedylr_agents  # noqa: F401, I001
 
-from keras_greedylr import observation
+from keras_greedylr import GreedyLR, observation
 from keras_greedylr.observation import Interval
 from keras_greedylr.policy import act_with
 from keras_greedylr.rule import GreedyRule
@@ -144,6 +144,8 @@ def test_tuning_ranks_candidates_by_validation_loss():
     assert scores == sorted(scores) and len(result) == 4
     default = next(c for c in result if c["factor"] == 0.9 and c["patience"] == 3)
     assert default["score"] == 1.0
+    for candidate in result:
+        GreedyLR(**{name: value for name, value in candidate.items() if name != "score"})
     again = tune.tune_greedy(PROBLEMS[1:], count=4, seeds=1)
     assert again == result
     json.loads(tune.to_json(result))
