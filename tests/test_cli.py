@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import keras
 import pytest
 
@@ -27,3 +30,20 @@ def test_an_unknown_argument_is_refused(capsys):
         main(["--no-such-thing"])
     assert stop.value.code == 2
     assert "--no-such-thing" in capsys.readouterr().err
+
+
+WITHOUT = """
+import sys
+sys.modules[sys.argv.pop()] = None
+from keras_greedylr_agents.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("module", ["tf_agents", "tensorflow", "rich"])
+def test_train_agent_says_what_it_lacks(module):
+    """As on Python 3.12: no module of the command may ask for it before `main` does."""
+    command = [sys.executable, "-c", WITHOUT, "--help", module]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert module in done.stderr and 'pip install "keras-greedylr[agents]"' in done.stderr
