@@ -168,16 +168,19 @@ def _find_lr(arguments: argparse.Namespace) -> int:
     test = find_lr(source.build_model(), **trained, **limits)
     draw_range_test(test, arguments.out / "find-lr.png")
     numbers = {
-        name: value if isinstance(value, float) else value.tolist()
+        name: value.tolist() if hasattr(value, "tolist") else value
         for name, value in test._asdict().items()
     }
     text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
     (arguments.out / "find-lr.json").write_text(text, encoding="utf-8")
+    end = ", where the loss blew up" if test.blew_up else ""
     print(
-        f"{len(test.rates)} batches, from {test.rates[0]:.2g} to {test.rates[-1]:.2g}.\n"
-        f"Suggested rate: {test.suggestion:.2g}\n"
-        f"The picture: {arguments.out / 'find-lr.png'}"
+        f"{len(test.rates)} batches, from {test.rates[0]:.2g} to {test.rates[-1]:.2g}{end}.\n"
+        f"Suggested rate: {test.suggestion:.2g}"
     )
+    if test.doubt:
+        print(test.doubt.replace("min_lr", "--min-lr").replace("max_lr", "--max-lr"))
+    print(f"The picture: {arguments.out / 'find-lr.png'}")
     return 0
 
 
