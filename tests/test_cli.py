@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -5,7 +6,7 @@ import keras
 import pytest
 
 import keras_greedylr
-from keras_greedylr.cli import main
+from keras_greedylr.cli import FromSpec, main
 
 
 def test_version_names_what_a_bug_report_needs(capsys):
@@ -30,6 +31,32 @@ def test_an_unknown_argument_is_refused(capsys):
         main(["--no-such-thing"])
     assert stop.value.code == 2
     assert "--no-such-thing" in capsys.readouterr().err
+
+
+MINE = """
+import json
+
+
+def parse(text):
+    return json.loads(text)
+"""
+FAILING = {  # a file, what it is called with, what is said
+    "import": ("import nothing_such", (), "cannot be loaded: ModuleNotFoundError: No module named"),
+    "syntax": ("def f(:", (), "cannot be loaded: SyntaxError: invalid syntax (mine.py, line 1)"),
+    "in the file": ("x = 1\n{}['a']", (), "cannot be loaded: KeyError: 'a' (mine.py, line 2)"),
+    "arguments": (MINE, (), "mine.py:parse() failed: TypeError: parse() missing 1 required"),
+    "too many": (MINE, (1, "a"), "mine.py:parse(int, str) failed: TypeError: parse() takes 1 pos"),
+    "within": (MINE, ("{",), "mine.py:parse(str) failed: JSONDecodeError: Expecting property name "
+               "enclosed in double quotes: line 1 column 2 (char 1) (mine.py, line 6)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FAILING)
+def test_what_fails_in_a_function_of_the_users_is_told_with_its_place(case, tmp_path):
+    text, arguments, told = FAILING[case]
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(told)):
+        FromSpec(f"{tmp_path}/mine.py:parse")(*arguments)
 
 
 WITHOUT = """

@@ -213,6 +213,8 @@ WRONG = {
     "an iterator": ({"data": {"x": iter([DATA])}}, "Received: x is a list_iterator"),
     "another": ({"data": {"x": X, "y": Y, "validation_data": iter([DATA])}}, "validation_data is"),
     "keys": ({"data": {"x": X, "epochs": 3}}, "of which wrong or missing are"),
+    "no argument of fit": ({"data": {"x": X, "yy": Y}}, "are ['yy']"),
+    "empty": ({"data": (X[:0], Y[:0])}, "must hold samples. Received: x of shape (0, 3)"),
     "not to be pickled": ({"jobs": 2, "model": lambda: small()}, "go to other processes"),
 }
 
@@ -293,6 +295,34 @@ def test_the_command_says_what_numbers_it_wants(capsys):
     with pytest.raises(SystemExit):
         main(["compare", "--problem", "wine", "--rates", "0.1;1"])
     assert "--rates: expected numbers such as 0.1,1,10, got '0.1;1'" in capsys.readouterr().err
+
+
+LOSS = """
+from comparing import DATA, small
+
+
+def bad(y, prediction):
+    raise ValueError("no loss")
+
+
+def model():
+    model = small()
+    model.compile(loss=bad, run_eagerly=True)
+    return model
+
+
+def data():
+    return DATA
+"""
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_what_fails_in_fit_keeps_its_traceback(jobs, tmp_path):
+    (tmp_path / "mine.py").write_text(LOSS)
+    mine = f"{tmp_path}/mine.py:"
+    options = ["--schedules", "constant", "--jobs", jobs, "--out", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match="no loss"):
+        main(["compare", "--model", mine + "model", "--data", mine + "data", *options])
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
