@@ -35,8 +35,8 @@ def fit_arguments(data: Any, batch_size: int) -> dict[str, Any]:
     if wrong := (set(arguments) - known) | ({"x"} - set(arguments)):
         raise ValueError(
             f"`data` as a dict must hold arguments of `fit`, `x` among them, and leave "
-            f"{sorted(OURS)} to the comparison. Received: keys {sorted(arguments)}, of which wrong or missing are "
-            f"{sorted(wrong)}"
+            f"{sorted(OURS)} to the comparison. Received: keys {sorted(arguments)}, of which "
+            f"wrong or missing are {sorted(wrong)}"
         )
     for name in ("x", "validation_data"):
         if is_gone_through_once(arguments.get(name)):
