@@ -107,6 +107,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from keras_greedylr.compare import compare, heading, rich_table, write_report
+    from keras_greedylr.compare.report import rich_rates
     from keras_greedylr.compare.runner import hush
 
     hush()
@@ -140,6 +141,8 @@ def _compare(arguments: argparse.Namespace) -> int:
         return 130
     console = Console()
     console.print(rich_table(comparison), heading(comparison), sep="\n", highlight=False)
+    if len(comparison.multiples) > 1:
+        console.print(rich_rates(comparison))
     for path in write_report(comparison, arguments.out):
         print(path)
     print(f"tensorboard --logdir {arguments.out / 'logs'}")

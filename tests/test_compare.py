@@ -164,6 +164,8 @@ def test_tunes_on_seeds_of_its_own_and_reports(tmp_path, monkeypatch):
     assert [point["median"] is None for point in told["rates"]["cosine"]] == [False, False, True]
     assert "| cosine | x" in (tmp_path / "comparison.md").read_text()
     assert rich_table(comparison).row_count == 2
+    write_report(bare(["constant"], seeds=1, out=tmp_path), tmp_path)  # in the same folder, less
+    assert not (tmp_path / "rates.png").exists() and (tmp_path / "curves.png").exists()
 
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -267,6 +269,9 @@ def test_readme_shows_how_to_compare_on_a_model_of_your_own(tmp_path, monkeypatc
     assert (tmp_path / "comparison" / "comparison.csv").read_text() == kept
     assert main([*command, "--epochs", "2"]) == 2
     assert "epochs was 1 and is 2" in capfd.readouterr().err
+    assert main([*command, "--rates", "0.1,1"]) == 0
+    said = capfd.readouterr().out
+    assert re.search(r"median at +x0\.1 +x1 *\n.*\n *greedy +[\d.]+ +[\d.]+", said)
 
 
 def test_readme_names_all_there_is():
