@@ -8,6 +8,7 @@ train-agent tune-greedy --out greedy.json
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shlex
 import sys
@@ -16,29 +17,40 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+if TYPE_CHECKING:  # here only what Python brings: `main` explains what is missing, and Ctrl-C
+    from rich.console import Console
 
-from keras_greedylr.policy import act_with, load_policy
+EXTRA = ("tf_agents", "tensorflow", "tf_keras", "sklearn", "PIL", "scipy", "rich")  # `agents`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 0, or 2 after saying what was wrong."""
+    """Runs the command; returns 0, 2 after saying what was wrong, or 130 after Ctrl-C."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # the compiler's chatter hides errors
+    if missing := [name for name in EXTRA if importlib.util.find_spec(name) is None]:
+        print(
+            f"train-agent: No module named {', '.join(missing)}: "
+            'pip install "keras-greedylr[agents]" with Python 3.11',
+            file=sys.stderr,
+        )
+        return 2
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     command = arguments[0] if arguments and arguments[0] in COMMANDS else "train"
     if arguments[:1] == [command]:
         arguments = arguments[1:]
-    run, make_parser = COMMANDS[command]
-    options = make_parser().parse_args(arguments)
-    console = Console(stderr=True)
+    run, make_parser, when_stopped = COMMANDS[command]
     try:
-        run(options, console)
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        run(make_parser().parse_args(arguments), console)
     except (ValueError, OSError) as error:
-        console.print(f"train-agent: {error}", style="red", markup=False, highlight=False)
+        _say(console, f"train-agent: {error}", style="red")
         return 2
+    except KeyboardInterrupt:
+        print(f"\nStopped. {when_stopped}", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -68,7 +80,15 @@ def _train_parser() -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace, console: Console) -> None:
     import tensorflow as tf
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
+    from keras_greedylr.policy import act_with
     from keras_greedylr.validation import check_float
     from keras_greedylr_agents import evaluate, export
     from keras_greedylr_agents.problems.families import FAMILIES
@@ -81,6 +101,8 @@ def _train(options: argparse.Namespace, console: Console) -> None:
     use_threads()
     tf.get_logger().setLevel("ERROR")
     trainer = Trainer(config, working, options.resume)
+    if options.resume and not int(trainer.iteration):
+        _say(console, f"{working} holds no iteration to go on from: training from the start.")
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
                TimeRemainingColumn(), TextColumn("{task.fields[state]}"))  # fmt: skip
     with Progress(*columns, console=console) as progress:
@@ -95,6 +117,10 @@ def _train(options: argparse.Namespace, console: Console) -> None:
             progress.update(task, completed=iteration, state=state)
 
         trainer.run(report, options.minutes)
+    done = int(trainer.iteration)
+    if done < config.iterations:
+        of = f"{done} of {config.iterations} iterations"
+        _say(console, f"stopped after {of}; --resume goes on")
     layers = export.actor_layers(trainer.agent)
     summary = None
     if options.evaluate == "quick":
@@ -104,18 +130,18 @@ def _train(options: argparse.Namespace, console: Console) -> None:
         }
         plan = evaluate.Plan(seeds=3, tuning_seeds=2, rates=(0.01, 1.0, 100.0))
         with console.status("evaluating on the development families") as status:
-            done = evaluate.evaluate(acts, FAMILIES["development"][::2], plan, status.update)
-        summary = evaluate.summarise(done, "learned")
+            outcomes = evaluate.evaluate(acts, FAMILIES["development"][::2], plan, status.update)
+        summary = evaluate.summarise(outcomes, "learned")
         _print(evaluate.markdown(summary))
     export.write_policy(
         options.out,
         layers,
         command=shlex.join(["train-agent", *_given(options)]),
         config=asdict(config),
-        iterations=int(trainer.iteration),
+        iterations=done,
         scores=_scores(summary),
     )
-    console.print(f"policy written to {options.out}", markup=False)
+    _say(console, f"policy written to {options.out}")
 
 
 def _given(options: argparse.Namespace) -> list[str]:
@@ -155,6 +181,7 @@ def _evaluate_parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(options: argparse.Namespace, console: Console) -> None:
+    from keras_greedylr.policy import act_with, load_policy
     from keras_greedylr_agents import evaluate
     from keras_greedylr_agents.export import untrained_layers
     from keras_greedylr_agents.problems.families import select
@@ -175,9 +202,11 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
         )  # fmt: skip
     summary = {**evaluate.summarise(done, "learned"), "split": options.split}
     text = evaluate.markdown(summary)
-    _write(options.out.with_suffix(".json"), evaluate.to_json(summary))
-    _write(options.out.with_suffix(".md"), text)
+    numbers, table = options.out.with_suffix(".json"), options.out.with_suffix(".md")
+    _write(numbers, evaluate.to_json(summary))
+    _write(table, text)
     _print(text)
+    _say(console, f"written to {numbers} and {table}")
 
 
 def _tune_parser() -> argparse.ArgumentParser:
@@ -221,15 +250,24 @@ def _write(path: Path, text: str) -> None:
         raise
 
 
+def _say(console: Console, text: str, **style: Any) -> None:
+    """Says a line as it is: a path that is broken in two could not be copied."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True, **style)
+
+
 def _print(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
-COMMANDS = {
-    "train": (_train, _train_parser),
-    "evaluate": (_evaluate, _evaluate_parser),
-    "tune-greedy": (_tune, _tune_parser),
+COMMANDS = {  # what it does, its options, and what to know after Ctrl-C
+    "train": (
+        _train,
+        _train_parser,
+        "Nothing but the last iteration is lost; the same command with --resume goes on.",
+    ),
+    "evaluate": (_evaluate, _evaluate_parser, "Nothing was written."),
+    "tune-greedy": (_tune, _tune_parser, "Nothing was written."),
 }
 
 if __name__ == "__main__":

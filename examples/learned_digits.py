@@ -1,4 +1,4 @@
-"""The two callbacks side by side on the same network, from rates five decades apart.
+"""The two callbacks side by side on the same network, from rates over four decades.
 
     python examples/learned_digits.py
 

@@ -6,7 +6,10 @@ import argparse
 import importlib
 import importlib.util
 import json
+import re
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +19,9 @@ import keras
 import keras_greedylr
 
 EXTRA = ("matplotlib", "rich", "scipy", "sklearn")  # what the extra `compare` brings
+HERE = Path(__file__).parent
+# Where files of somebody else than the user lie.
+INSTALLED = ("<frozen", str(HERE), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,11 +38,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         wrong = f"{error}: pip install 'keras-greedylr[compare]'"
     except (ValueError, OSError) as error:
+        if isinstance(error, ValueError) and not _is_explained(error):
+            raise
         wrong = str(error)
     except KeyboardInterrupt:
         return 130
     print(f"{parser.prog}: {wrong}", file=sys.stderr)
     return 2
+
+
+def _is_explained(error: Exception) -> bool:
+    """Whether this package raised it; of another's, out of a `fit`, one has to see from where."""
+    raised = getattr(error.__cause__, "tb", "")  # in another process: a text
+    raised = raised or "".join(traceback.format_tb(error.__traceback__))
+    return HERE in Path(re.findall(r'File "(.+?)"', raised)[-1]).parents
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -92,6 +107,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from keras_greedylr.compare import compare, heading, rich_table, write_report
+    from keras_greedylr.compare.report import rich_rates
     from keras_greedylr.compare.runner import hush
 
     hush()
@@ -125,6 +141,8 @@ def _compare(arguments: argparse.Namespace) -> int:
         return 130
     console = Console()
     console.print(rich_table(comparison), heading(comparison), sep="\n", highlight=False)
+    if len(comparison.multiples) > 1:
+        console.print(rich_rates(comparison))
     for path in write_report(comparison, arguments.out):
         print(path)
     print(f"tensorboard --logdir {arguments.out / 'logs'}")
@@ -168,16 +186,19 @@ def _find_lr(arguments: argparse.Namespace) -> int:
     test = find_lr(source.build_model(), **trained, **limits)
     draw_range_test(test, arguments.out / "find-lr.png")
     numbers = {
-        name: value if isinstance(value, float) else value.tolist()
+        name: value.tolist() if hasattr(value, "tolist") else value
         for name, value in test._asdict().items()
     }
     text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
     (arguments.out / "find-lr.json").write_text(text, encoding="utf-8")
+    end = ", where the loss blew up" if test.blew_up else ""
     print(
-        f"{len(test.rates)} batches, from {test.rates[0]:.2g} to {test.rates[-1]:.2g}.\n"
-        f"Suggested rate: {test.suggestion:.2g}\n"
-        f"The picture: {arguments.out / 'find-lr.png'}"
+        f"{len(test.rates)} batches, from {test.rates[0]:.2g} to {test.rates[-1]:.2g}{end}.\n"
+        f"Suggested rate: {test.suggestion:.2g}"
     )
+    if test.doubt:
+        print(test.doubt.replace("min_lr", "--min-lr").replace("max_lr", "--max-lr"))
+    print(f"The picture: {arguments.out / 'find-lr.png'}")
     return 0
 
 
@@ -220,7 +241,7 @@ class FromSpec:
         spec: `"file.py:function"` or `"module:function"`.
 
     Raises:
-        ValueError: if there is no such function.
+        ValueError: if there is no such function, or if it fails.
     """
 
     def __init__(self, spec: str):
@@ -234,7 +255,12 @@ class FromSpec:
 
     def __call__(self, *arguments: Any) -> Any:
         """Calls it."""
-        return self._function()(*arguments)
+        function = self._function()
+        try:
+            return function(*arguments)
+        except Exception as error:
+            given = ", ".join(type(argument).__name__ for argument in arguments)
+            raise ValueError(f"{self.spec}({given}) failed: {_told(error)}") from error
 
     def _function(self) -> Callable[..., Any]:
         place, _, name = self.spec.rpartition(":")
@@ -242,12 +268,22 @@ class FromSpec:
             raise ValueError(f"Expected FILE.py:FUNCTION or MODULE:FUNCTION, got {self.spec!r}.")
         try:
             module = _module(place)
-        except (ImportError, OSError) as error:
-            raise ValueError(f"{self.spec!r} cannot be loaded: {error}") from error
+        except Exception as error:
+            raise ValueError(f"{self.spec!r} cannot be loaded: {_told(error)}") from error
         function = getattr(module, name, None)
         if not callable(function):
             raise ValueError(f"There is no function {name!r} in {place!r}.")
         return function
+
+
+def _told(error: Exception) -> str:
+    """An exception, with the last line of the user's on its way."""
+    lines = [
+        f" ({Path(frame.filename).name}, line {frame.lineno})"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(INSTALLED)
+    ]
+    return f"{type(error).__name__}: {error}" + "".join(lines[-1:])
 
 
 def _module(place: str) -> Any:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_greedylr.callbacks.batch_loss import BatchLoss
-from keras_greedylr.callbacks.schedule import Schedule
+from keras_greedylr.callbacks.schedule import Schedule, check_free, read_rate, single_optimizers
 from keras_greedylr.validation import check_float, check_int
 
 SMOOTHING = 0.9  # decay of the losses' average
@@ -24,6 +24,17 @@ class RangeTest(NamedTuple):
     losses: np.ndarray  # [n], of those batches alone
     smoothed: np.ndarray  # [n], their exponential average
     suggestion: float  # a tenth of the rate at which the average was lowest
+    blew_up: bool = False  # whether the loss did, which ended the test
+
+    @property
+    def doubt(self) -> str:
+        """Why not to trust the suggestion, or an empty string: the lowest loss was at an end."""
+        lowest, doubts = int(self.smoothed.argmin()), []
+        if self.suggestion < self.rates[0]:
+            doubts.append("The suggestion is below the rates tried: try a smaller min_lr.")
+        if lowest == len(self.rates) - 1 and not self.blew_up:
+            doubts.append("The loss was lowest at the highest rate: try a larger max_lr.")
+        return " ".join(doubts)
 
 
 def find_lr(
@@ -81,6 +92,9 @@ def find_lr(
     ramp = _Ramp(min_lr, max_lr, steps)
     callbacks = [*keras.tree.flatten(fit_arguments.pop("callbacks", None) or []), ramp]
     _build(model, x)
+    check_free(model.optimizer, "find_lr")
+    for optimizer in single_optimizers(model):
+        read_rate(optimizer, "find_lr")
     try:
         # As many epochs as it takes: the ramp stops training.
         model.fit(x, y, epochs=steps, callbacks=callbacks, verbose=0, **fit_arguments)
@@ -92,7 +106,7 @@ def find_lr(
             f"{min_lr:g}) if it was not finite from the second on, or more steps (received: "
             f"{steps}) if one execution covers them all."
         )
-    return analyse(np.array(ramp.rates), np.array(ramp.losses))
+    return analyse(np.array(ramp.rates), np.array(ramp.losses))._replace(blew_up=ramp.blew_up)
 
 
 def _build(model: keras.Model, x: Any) -> None:
@@ -130,6 +144,7 @@ class _Ramp(Schedule):
         self._before: list[tuple[keras.Variable, np.ndarray]] = []
         self._taken = 0
         self._average, self._lowest = 0.0, math.inf
+        self.blew_up = False
 
     def get_config(self) -> dict[str, Any]:
         return {"min_lr": self.min_lr, "max_lr": self.max_lr, "steps": self.steps}
@@ -164,7 +179,8 @@ class _Ramp(Schedule):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         [(loss, batches)] = self._batch_loss.take("loss", [(batch, logs or {})])
-        if not math.isfinite(loss):
+        self.blew_up = not math.isfinite(loss)
+        if self.blew_up:
             self._model.stop_training = True
             return
         self.rates.append(self.learning_rate)
@@ -173,7 +189,8 @@ class _Ramp(Schedule):
         self._average = SMOOTHING * self._average + (1.0 - SMOOTHING) * loss
         smoothed = self._average / (1.0 - SMOOTHING ** len(self.losses))
         self._lowest = min(self._lowest, smoothed)
-        if smoothed > BLOWN_UP * self._lowest > 0.0 or self._taken >= self.steps:
+        self.blew_up = smoothed > BLOWN_UP * self._lowest > 0.0
+        if self.blew_up or self._taken >= self.steps:
             self._model.stop_training = True
             return
         done = self._taken / max(self.steps - 1, 1)

@@ -20,8 +20,12 @@ def test_train_resume_and_evaluate(tmp_path, capsys):
     train = [*TINY, "--out", str(out), "--iterations", "2", "--evaluate", "none"]
     assert main([*train, "--minutes", "1e-9"]) == 0  # none begun: an untrained policy
     assert load_policy(out, "numpy").card["iterations"] == 0
+    assert "stopped after 0 of 2 iterations; --resume goes on" in capsys.readouterr().err
     assert main(train) == 2 and "Pass --resume" in capsys.readouterr().err
     assert main([*train, "--resume"]) == 0
+    said = capsys.readouterr().err
+    assert "holds no iteration to go on from: training from the start" in said
+    assert "stopped after" not in said
     policy = load_policy(out)
     assert policy.card["iterations"] == 2 and policy.card["config"]["problems"] == "teacher"
     assert policy.card["command"].startswith("train-agent") and "teacher" in policy.card["command"]
@@ -32,10 +36,9 @@ def test_train_resume_and_evaluate(tmp_path, capsys):
     assert main([*evaluate, "--seeds", "1", "--tuning-seeds", "1", "--out", str(report)]) == 0
     summary = json.loads(report.with_suffix(".json").read_text())
     assert summary["problems"] == ["cancer"] and "untrained" in summary["table"]
-    assert (
-        report.with_suffix(".md").read_text()
-        == capsys.readouterr().out[-len(report.with_suffix(".md").read_text()) :]
-    )
+    said = capsys.readouterr()
+    assert said.out.endswith(report.with_suffix(".md").read_text())
+    assert f"written to {report}.json and {report}.md\n" in said.err
     left = {p.name for p in tmp_path.iterdir()}
     assert left == {"mine", "mine.training", "report.json", "report.md"}
 
@@ -46,6 +49,25 @@ def test_tune_greedy(tmp_path, capsys):
                  "--out", str(out)]) == 0  # fmt: skip
     assert len(json.loads(out.read_text())["candidates"]) == 2
     assert "best of 2" in capsys.readouterr().out
+
+
+STOPPED = {
+    "train": (["--out", "x"], "train.Trainer", "the same command with --resume goes on"),
+    "evaluate": (["evaluate", "default"], "evaluate.evaluate", "Nothing was written"),
+    "tune-greedy": (["tune-greedy"], "tune.tune_greedy", "Nothing was written"),
+}
+
+
+@pytest.mark.parametrize("case", STOPPED)
+def test_ctrl_c_says_what_is_left(case, tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    arguments, where, reason = STOPPED[case]
+    monkeypatch.setattr(f"keras_greedylr_agents.{where}", stop)
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 130
+    assert reason in capsys.readouterr().err
 
 
 WRONG = {

@@ -164,6 +164,8 @@ def test_tunes_on_seeds_of_its_own_and_reports(tmp_path, monkeypatch):
     assert [point["median"] is None for point in told["rates"]["cosine"]] == [False, False, True]
     assert "| cosine | x" in (tmp_path / "comparison.md").read_text()
     assert rich_table(comparison).row_count == 2
+    write_report(bare(["constant"], seeds=1, out=tmp_path), tmp_path)  # in the same folder, less
+    assert not (tmp_path / "rates.png").exists() and (tmp_path / "curves.png").exists()
 
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -213,6 +215,8 @@ WRONG = {
     "an iterator": ({"data": {"x": iter([DATA])}}, "Received: x is a list_iterator"),
     "another": ({"data": {"x": X, "y": Y, "validation_data": iter([DATA])}}, "validation_data is"),
     "keys": ({"data": {"x": X, "epochs": 3}}, "of which wrong or missing are"),
+    "no argument of fit": ({"data": {"x": X, "yy": Y}}, "are ['yy']"),
+    "empty": ({"data": (X[:0], Y[:0])}, "must hold samples. Received: x of shape (0, 3)"),
     "not to be pickled": ({"jobs": 2, "model": lambda: small()}, "go to other processes"),
 }
 
@@ -265,6 +269,9 @@ def test_readme_shows_how_to_compare_on_a_model_of_your_own(tmp_path, monkeypatc
     assert (tmp_path / "comparison" / "comparison.csv").read_text() == kept
     assert main([*command, "--epochs", "2"]) == 2
     assert "epochs was 1 and is 2" in capfd.readouterr().err
+    assert main([*command, "--rates", "0.1,1"]) == 0
+    said = capfd.readouterr().out
+    assert re.search(r"median at +x0\.1 +x1 *\n.*\n *greedy +[\d.]+ +[\d.]+", said)
 
 
 def test_readme_names_all_there_is():
@@ -293,6 +300,34 @@ def test_the_command_says_what_numbers_it_wants(capsys):
     with pytest.raises(SystemExit):
         main(["compare", "--problem", "wine", "--rates", "0.1;1"])
     assert "--rates: expected numbers such as 0.1,1,10, got '0.1;1'" in capsys.readouterr().err
+
+
+LOSS = """
+from comparing import DATA, small
+
+
+def bad(y, prediction):
+    raise ValueError("no loss")
+
+
+def model():
+    model = small()
+    model.compile(loss=bad, run_eagerly=True)
+    return model
+
+
+def data():
+    return DATA
+"""
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_what_fails_in_fit_keeps_its_traceback(jobs, tmp_path):
+    (tmp_path / "mine.py").write_text(LOSS)
+    mine = f"{tmp_path}/mine.py:"
+    options = ["--schedules", "constant", "--jobs", jobs, "--out", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match="no loss"):
+        main(["compare", "--model", mine + "model", "--data", mine + "data", *options])
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):

@@ -88,6 +88,7 @@ def test_losses_are_those_of_the_batches_and_end_where_they_blow_up():
     expected = [reference.train_on_batch(X[:25], Y[:25]), reference.test_on_batch(X, Y)]
     assert test.losses[0] == pytest.approx(float(expected[0]), rel=0.5)
     assert test.smoothed[-1] > 4 * test.smoothed.min() or not np.isfinite(test.losses[-1])
+    assert test.blew_up and not test.doubt
 
 
 def test_the_suggestion_by_hand():
@@ -98,6 +99,13 @@ def test_the_suggestion_by_hand():
     assert test.smoothed[4] == pytest.approx((weights * losses[:5]).sum() / weights.sum())
     lowest = rates[test.smoothed.argmin()]
     assert lowest == 10.0 and test.suggestion == 1.0
+
+
+def test_a_lowest_loss_at_an_end_of_the_rates_is_doubted():
+    rates, falling = 10.0 ** np.arange(-4, 0), np.array([4.0, 3.0, 2.0, 1.0])
+    assert analyse(rates, falling).doubt.endswith("try a larger max_lr.")
+    assert not analyse(rates, falling)._replace(blew_up=True).doubt  # there is none beyond
+    assert analyse(rates, falling[::-1]).doubt.endswith("try a smaller min_lr.")
 
 
 WRONG = {
@@ -121,7 +129,7 @@ def test_errors_say_what_was_wrong(case):
 
 def test_a_schedule_in_the_optimizer_is_refused():
     model = build(keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 10)))
-    with pytest.raises(ValueError, match="Pass the initial rate as a float"):
+    with pytest.raises(ValueError, match=r"^find_lr sets .* Pass the initial rate as a float"):
         find_lr(model, X, Y)
 
 
@@ -134,3 +142,15 @@ def test_the_command_draws_and_suggests(tmp_path, capsys):
     told = json.loads((tmp_path / "find-lr.json").read_text())
     assert len(told["rates"]) == len(told["losses"]) and told["suggestion"] > 0
     assert (tmp_path / "find-lr.png").stat().st_size > 10_000
+
+
+def test_the_command_warns_where_the_rates_end_too_soon(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    command = ["find-lr", "--problem", "wine", "--steps", "10", "--out", str(tmp_path)]
+    assert main([*command, "--min-lr", "1e-9", "--max-lr", "1e-8"]) == 0
+    said = capsys.readouterr().out
+    assert "The suggestion is below the rates tried: try a smaller --min-lr." in said
+    assert "blew up" not in said
+    assert main([*command, "--min-lr", "1e-3", "--max-lr", "1e9"]) == 0
+    assert ", where the loss blew up." in capsys.readouterr().out

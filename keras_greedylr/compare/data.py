@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -30,11 +31,12 @@ def fit_arguments(data: Any, batch_size: int) -> dict[str, Any]:
             "`data` must be (x, y), (x, y, x_val, y_val), ((x, y), (x_val, y_val)), a dict of "
             f"arguments of `fit`, or a function that returns one of these. Received: {type(data)}"
         )
-    if wrong := OURS & set(arguments) or {"x"} - set(arguments):
+    known = set(inspect.signature(keras.Model.fit).parameters) - {"self"} - OURS
+    if wrong := (set(arguments) - known) | ({"x"} - set(arguments)):
         raise ValueError(
-            f"`data` as a dict must have `x` and leave {sorted(OURS)} to "
-            f"the comparison. Received: keys {sorted(arguments)}, of which wrong or missing are "
-            f"{sorted(wrong)}"
+            f"`data` as a dict must hold arguments of `fit`, `x` among them, and leave "
+            f"{sorted(OURS)} to the comparison. Received: keys {sorted(arguments)}, of which "
+            f"wrong or missing are {sorted(wrong)}"
         )
     for name in ("x", "validation_data"):
         if is_gone_through_once(arguments.get(name)):
@@ -42,7 +44,10 @@ def fit_arguments(data: Any, batch_size: int) -> dict[str, Any]:
                 "`data` must hold what can be gone through anew in each run: arrays, a dataset, a "
                 f"PyDataset. Received: {name} is a {type(arguments[name]).__name__}"
             )
-    if hasattr(_first(arguments["x"]), "shape"):
+    shape = getattr(_first(arguments["x"]), "shape", None)
+    if shape is not None:
+        if 0 in shape[:1]:
+            raise ValueError(f"`data` must hold samples. Received: x of shape {tuple(shape)}")
         arguments.setdefault("batch_size", batch_size)
     return arguments
 

@@ -28,6 +28,8 @@ def draw(comparison: Comparison, folder: Path) -> list[Path]:
     }
     if len(comparison.multiples) > 1:
         pictures["rates"] = _rates
+    else:  # one of an earlier comparison in this folder is none of this one
+        (folder / "rates.png").unlink(missing_ok=True)
     files = []
     for name, picture in pictures.items():
         files.append(folder / f"{name}.png")

@@ -27,7 +27,7 @@ def write_report(comparison: Comparison, folder: str | os.PathLike) -> list[Path
     """Writes everything there is to say of a comparison; returns the files.
 
     They are `comparison.md`, `.csv` and `.json`, the pictures, and under `logs/` what
-    `tensorboard --logdir` shows, with its HParams.
+    `tensorboard --logdir` shows, with its HParams; what earlier reports left there stays.
 
     Example:
 
@@ -134,17 +134,32 @@ def rich_table(comparison: Comparison) -> Table:
     return table
 
 
+def rich_rates(comparison: Comparison) -> Table:
+    """Returns the medians at each multiple of the rate for the terminal."""
+    heads, rows = _medians(comparison)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for head in heads:
+        table.add_column(head, justify="left" if head == heads[0] else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _medians(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the table over the rates."""
+    heads = ["median at", *(f"x{multiple:.3g}" for multiple in comparison.multiples)]
+    rows = [
+        [name, *(f"{point['median']:.4g}" for point in sensitivity(comparison, name))]
+        for name in comparison.own_rates
+    ]
+    return heads, rows
+
+
 def markdown(comparison: Comparison) -> str:
     """Returns heading and tables as Markdown."""
     lines = [heading(comparison), "", *_grid(HEADS, map(cells, comparison.rows))]
-    multiples = comparison.multiples
-    if len(multiples) > 1:
-        heads = ["median at", *(f"x{multiple:.3g}" for multiple in multiples)]
-        rows = [
-            [name, *(f"{point['median']:.4g}" for point in sensitivity(comparison, name))]
-            for name in comparison.own_rates
-        ]
-        lines += ["", *_grid(heads, rows)]
+    if len(comparison.multiples) > 1:
+        lines += ["", *_grid(*_medians(comparison))]
     return "\n".join(lines) + "\n"
 
 
