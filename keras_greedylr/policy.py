@@ -57,6 +57,11 @@ class Policy(NamedTuple):
             )
         return self.act(np.asarray(observations, np.float32))
 
+    def __reduce__(self) -> tuple[Callable[..., Policy], tuple[str | Path, str]]:
+        """A program cannot be pickled: its copy is loaded from where it lies."""
+        name = self.folder.name if self.folder.parent == SHIPPED else self.folder
+        return load_policy, (name, self.runtime)
+
 
 def load_policy(name: str | Path = "default", runtime: str = "auto") -> Policy:
     """Loads a policy, after checking that it is whole and speaks this version's language.

@@ -18,8 +18,8 @@ def drive(rule, rate, metrics):
     device = DeviceRule(rule)
 
     def step(vector, metric):
-        vector = device.update(vector, metric)
-        return vector, vector
+        vector, rate = device.update(vector, metric)
+        return vector, ops.concatenate([ops.reshape(rate, (1,)), vector[:-1]])
 
     def run(vector, metrics):
         return ops.scan(step, vector, metrics)
@@ -34,8 +34,9 @@ def drive(rule, rate, metrics):
         run = jax.jit(run)
     start = ops.convert_to_tensor(device.init(rate), "float32")
     last, path = run(start, ops.convert_to_tensor(metrics, "float32"))
-    path = ops.convert_to_numpy(path)[:, 0]
-    return path, device.to_state(ops.convert_to_numpy(last).tolist())
+    path = ops.convert_to_numpy(path)
+    np.testing.assert_array_equal(path[:, 0], path[:, 1])  # the rate alone, and in the vector
+    return path[:, 0], device.to_state(ops.convert_to_numpy(last).tolist())
 
 
 def drive_on_host(rule, rate, metrics):
@@ -132,4 +133,4 @@ def test_no_number_goes_to_the_device_or_comes_from_it(monkeypatch, rule):
     monkeypatch.setattr(torch, "as_tensor", of_tensors_only)
     for name in ("tolist", "item", "__float__", "__bool__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, refuse)
-    assert device.update(vector, metric).shape == vector.shape
+    assert device.update(vector, metric)[0].shape == vector.shape

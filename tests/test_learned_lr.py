@@ -1,6 +1,7 @@
 """LearnedLR under `model.fit`, and that it sees and does what the environment did."""
 
 import json
+import pickle
 import warnings
 
 import keras
@@ -307,6 +308,14 @@ def test_the_logger_shows_the_action(make_model, regression, tmp_path):
     scalars, texts = read(tmp_path)
     assert len(scalars["schedule/action"]) >= len(callback.observations)
     assert "the policy's action is" in "".join(texts["schedule/changes"].values())
+
+
+def test_it_goes_to_other_processes():
+    policy = load_policy("default")
+    copy = pickle.loads(pickle.dumps(LearnedLR(total_steps=50)))
+    seen = np.random.default_rng(0).normal(size=(3, len(observation.NAMES))).astype("float32")
+    assert copy.total_steps == 50
+    np.testing.assert_array_equal(copy._policy(seen), policy(seen))
 
 
 def test_config_round_trip():

@@ -93,11 +93,11 @@ class DeviceRule:
         """Returns the vector after somebody else has set the rate."""
         return [learning_rate, learning_rate, 0.0, *vector[3:]]
 
-    def update(self, vector: Any, metric: Any) -> Any:
-        """Returns the vector after one more value, a scalar of the vector's dtype.
+    def update(self, vector: Any, metric: Any) -> tuple[Any, Any]:
+        """Returns the vector after one more value, a scalar of its dtype, and the rate in it.
 
-        On TensorFlow each operation costs some microseconds, those that broadcast several, so
-        that all of them are on scalars that can be.
+        On TensorFlow each operation costs some microseconds, those that broadcast or slice
+        several, so that all of them are on scalars that can be.
         """
         rule = self.rule
         head, older, _ = split(vector, [HEAD, rule.window - 1, 1])
@@ -114,7 +114,9 @@ class DeviceRule:
 
         after = self._moved(now, smooth, smooth < self._threshold(now.best))
         window = [ops.reshape(value, (1,)), older]
-        return select(ops.isfinite(value), ops.concatenate([ops.stack(after), *window]), vector)
+        finite = ops.isfinite(value)
+        vector = select(finite, ops.concatenate([ops.stack(after), *window]), vector)
+        return vector, select(finite, after.rate, now.rate)
 
     def _moved(self, now: Head, smooth: Any, improved: Any) -> Head:
         """Counts an improvement or a failure, and moves the rate if it is time."""

@@ -225,7 +225,7 @@ class GreedyOptimizer(LossScaleOptimizer):
         vector = ops.stop_gradient(ops.convert_to_tensor(self._vector))
         loss = ops.cast(_over_replicas(loss), vector.dtype)
         if now is None:
-            after = self._device_rule.update(vector, loss)
+            after, rate = self._device_rule.update(vector, loss)
         else:
             taken = now > before
             applied = taken & (now % batches == 0)
@@ -233,9 +233,10 @@ class GreedyOptimizer(LossScaleOptimizer):
                 total = ops.convert_to_tensor(self._loss_sum) + select(taken, loss, 0.0)
                 self._loss_sum.assign(select(applied, 0.0, total))
                 loss = total / batches
-            after = select(applied, self._device_rule.update(vector, loss), vector)
+            after, rate = self._device_rule.update(vector, loss)
+            after, rate = select(applied, after, vector), select(applied, rate, vector[0])
         self._vector.assign(after)
-        _single(self.inner_optimizer)._learning_rate.assign(after[0])
+        _single(self.inner_optimizer)._learning_rate.assign(rate)
 
     def _look_on_host(self, loss: float, now: Any, before: Any, batches: int) -> None:
         """The same in Python's numbers."""
