@@ -144,11 +144,33 @@ def test_the_command_draws_and_suggests(tmp_path, capsys):
     assert (tmp_path / "find-lr.png").stat().st_size > 10_000
 
 
-def test_the_command_warns_where_the_rates_end_too_soon(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("losses", "doubt"),
+    [
+        (
+            np.linspace(1.0, 2.0, 10),
+            "The suggestion is below the rates tried: try a smaller min_lr.",
+        ),
+        (
+            np.linspace(2.0, 1.0, 10),
+            "The loss was lowest at the highest rate: try a larger max_lr.",
+        ),
+        (np.array([9, 9, 9, 9, 1, 1, 1, 9, 99, 999.0]), ""),
+    ],
+    ids=["rising", "falling", "valley"],
+)
+def test_a_suggestion_from_an_end_of_the_rates_is_doubted(losses, doubt):
+    test = analyse(np.geomspace(1e-6, 1.0, 10), losses)
+    assert test.doubt == doubt
+    if losses[-1] < losses[0]:
+        assert test._replace(blew_up=True).doubt == ""
+
+
+def test_the_command_says_what_to_doubt(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     pytest.importorskip("sklearn")
     command = ["find-lr", "--problem", "wine", "--steps", "10", "--out", str(tmp_path)]
-    assert main([*command, "--min-lr", "1e-9", "--max-lr", "1e-8"]) == 0
+    assert main([*command, "--min-lr", "1e-9", "--max-lr", "2e-9"]) == 0
     said = capsys.readouterr().out
     assert "The suggestion is below the rates tried: try a smaller --min-lr." in said
     assert "blew up" not in said
