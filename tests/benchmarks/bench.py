@@ -25,12 +25,12 @@ ENVIRONMENTS = {"tensorflow": ".venv", "jax": ".venv-jax", "torch": ".venv-torch
 # What is run: the arguments, those of `--quick`, and whether on TensorFlow only.
 BENCHMARKS = {
     "callback_cost": (
-        ("--seconds", "20", "--steps", "201"),
+        ("--seconds", "18", "--steps", "201"),
         ("--rounds", "2", "--steps", "51"),
         False,
     ),
     "optimizer_cost": (
-        ("--pairs", "4", "--seconds", "22"),
+        ("--pairs", "4", "--seconds", "20"),
         ("--pairs", "1", "--rounds", "2"),
         False,
     ),
