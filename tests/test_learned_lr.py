@@ -1,8 +1,6 @@
 """LearnedLR under `model.fit`, and that it sees and does what the environment did."""
 
 import json
-import pickle
-import warnings
 
 import keras
 import numpy as np
@@ -227,67 +225,6 @@ def test_the_guard_takes_the_rate_back(make_model, regression, capsys, factor, w
     assert "the policy's action is" in printed
 
 
-class OneBadBatch(keras.utils.PyDataset):
-    """A feature of the sixth batch is not a number the first time it is asked for."""
-
-    def __init__(self, x, y):
-        super().__init__()
-        self.x, self.y, self.sound = x, y, False
-
-    def __len__(self):
-        return len(self.x) // 4
-
-    def __getitem__(self, i):
-        rows = slice(4 * i, 4 * i + 4)
-        x = self.x[rows].copy()
-        if i == 5 and not self.sound:
-            self.sound, x[0] = True, np.nan
-        return x, self.y[rows]
-
-
-def test_a_loss_that_is_not_finite_takes_the_rate_back_once(make_model, regression, capsys):
-    """Keras' mean is then NaN until the epoch's end, and tells nothing about later batches."""
-    model = make_model()
-    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01))  # skips the step
-    model.compile(scaled, loss="mse")
-    callback = Seen(verbose=1)
-    model.fit(OneBadBatch(*regression), epochs=4, shuffle=False, verbose=0, callbacks=[callback])
-    printed = capsys.readouterr().out
-    assert printed.count("the guard takes it back") == 1
-    assert printed.count("no loss is known") > 3
-    broken = observation.NAMES.index("loss_broken")
-    assert sum(seen[broken] for seen in callback.observations) == 1.0
-    assert len(callback.observations) > 25
-
-
-def test_a_training_that_becomes_longer_goes_on_deciding(make_model, regression, tmp_path):
-    model, state = make_model(), tmp_path / "state.json"
-
-    def fit(epochs, begin=0):
-        callback = Seen(state_path=state)
-        model.fit(
-            *regression, batch_size=8, epochs=epochs, initial_epoch=begin, verbose=0,
-            callbacks=[callback],
-        )  # fmt: skip
-        return callback.observations
-
-    assert len(fit(8)) == observation.DECISIONS - 1
-    assert len(fit(16, begin=8)) == observation.DECISIONS // 2 - 1
-    with pytest.raises(ValueError, match=r"416 steps are done. Delete it to begin another\.$"):
-        fit(16)
-
-
-def test_a_short_training_is_warned_of(make_model, regression):
-    for epochs, expected in ((7, "has 182 batches: below 200"), (8, None)):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            make_model().fit(
-                *regression, batch_size=8, epochs=epochs, verbose=0, callbacks=[LearnedLR()]
-            )
-        shown = [str(w.message) for w in caught if "LearnedLR" in str(w.message)]
-        assert (expected is None and not shown) or expected in shown[0]
-
-
 def test_bounds_hold(make_model, regression):
     probe = Probe()
     actions = np.resize([1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0], 40)
@@ -308,14 +245,6 @@ def test_the_logger_shows_the_action(make_model, regression, tmp_path):
     scalars, texts = read(tmp_path)
     assert len(scalars["schedule/action"]) >= len(callback.observations)
     assert "the policy's action is" in "".join(texts["schedule/changes"].values())
-
-
-def test_it_goes_to_other_processes():
-    policy = load_policy("default")
-    copy = pickle.loads(pickle.dumps(LearnedLR(total_steps=50)))
-    seen = np.random.default_rng(0).normal(size=(3, len(observation.NAMES))).astype("float32")
-    assert copy.total_steps == 50
-    np.testing.assert_array_equal(copy._policy(seen), policy(seen))
 
 
 def test_config_round_trip():
