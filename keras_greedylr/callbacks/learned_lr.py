@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +184,8 @@ class LearnedLR(Schedule):
             np.array(snapshot[name], np.float32) for name in ("history", "weights", "movement")
         )
         self._history = observation.History(*history[:, None])
-        self._guard = LossGuard(**snapshot["guard"])
+        fast, slow, reports, tripped = (snapshot["guard"][f.name] for f in fields(LossGuard))
+        self._guard = LossGuard(float(fast), float(slow), int(reports), bool(tripped))
         for name, kind in _CARRIED.items():
             value = snapshot[name]
             setattr(self, f"_{name}", math.nan if value is None else kind(value))

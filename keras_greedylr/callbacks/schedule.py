@@ -111,7 +111,7 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Reads the rate training begins with."""
         for other in schedules_beside(self):
-            if other is not self and self.params is not None:
+            if other is not self:
                 names = sorted(type(schedule).__name__ for schedule in (self, other))
                 raise ValueError(
                     f"{names[0]} and {names[1]} would both set the rate of model "
@@ -220,7 +220,9 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
 
 
 def schedules_beside(callback: keras.callbacks.Callback) -> list[Schedule]:
-    """The schedules in the same `fit` as `callback`."""
+    """The schedules in the same `fit` as `callback`; none outside of one."""
+    if callback.params is None:
+        return []
     beside = _SCHEDULES.get(callback._model, ())
     # One `params` object is handed to all callbacks of a `fit`, a new one to the next.
     return [schedule for schedule in beside if schedule.params is callback.params]
