@@ -25,6 +25,9 @@ $(oldest): pins := .ci/constraints/oldest.txt
 $(torch): chosen := torch==2.13.0
 $(oldest): chosen := keras==3.11.0 tensorflow==2.19.0 tensorboardX==2.6
 
+# Side by side; what the tests of a file share is made once. Four hold some GiB of memory.
+in_parallel := -n auto --maxprocesses 4 --dist loadfile
+
 ifneq ($(python),3.11)
 $(tensorflow): extras := tensorflow,test
 without_agents := @echo "Python $(python): left out is what needs TF-Agents, which stops at Python 3.11."
@@ -42,16 +45,16 @@ demo: $(tensorflow)  ## train on handwritten digits under four schedules
 
 test: $(tensorflow)  ## run the tests on TensorFlow
 	$(without_agents)
-	KERAS_BACKEND=tensorflow .venv/bin/pytest
+	KERAS_BACKEND=tensorflow .venv/bin/pytest $(in_parallel)
 
 test-jax: $(jax)  ## run the tests on JAX, where there is no TensorFlow
-	KERAS_BACKEND=jax .venv-jax/bin/pytest
+	KERAS_BACKEND=jax .venv-jax/bin/pytest $(in_parallel)
 
 test-torch: $(torch)  ## run the tests on PyTorch, where there is no TensorFlow
-	KERAS_BACKEND=torch .venv-torch/bin/pytest
+	KERAS_BACKEND=torch .venv-torch/bin/pytest $(in_parallel)
 
 test-oldest: $(oldest)  ## run the tests on the oldest Keras
-	KERAS_BACKEND=tensorflow .venv-oldest/bin/pytest
+	KERAS_BACKEND=tensorflow .venv-oldest/bin/pytest $(in_parallel)
 
 # The pinned environments are for machines without a GPU, so this one is the caller's.
 test-gpu:  ## run the tests that need a GPU, with the packages that PYTHON has
