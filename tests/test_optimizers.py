@@ -68,6 +68,31 @@ def test_contract(make, make_model, regression, tmp_path):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda adam: HypergradientDescent(adam, 0.0),
+        lambda adam: GreedyOptimizer(adam, GreedyRule(patience=99)),
+        lambda adam: GreedyOptimizer(
+            keras.optimizers.LossScaleOptimizer(adam), GreedyRule(patience=99)
+        ),
+    ],
+    ids=["hypergradient", "greedy", "greedy and loss scaling"],
+)
+def test_averages_of_the_weights_are_validated_as_without_it(wrap, make_model, regression):
+    def losses(wrap):
+        adam = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.5)
+        model = make_model()
+        model.compile(wrap(adam), loss="mse")
+        history = model.fit(
+            *regression, epochs=2, validation_data=regression, shuffle=False, verbose=0,
+            callbacks=[keras.callbacks.SwapEMAWeights()],
+        )  # fmt: skip
+        return [*history.history["loss"], *history.history["val_loss"]]
+
+    np.testing.assert_allclose(losses(wrap), losses(lambda adam: adam), rtol=1e-4)
+
+
 @pytest.mark.parametrize("make", list(CONTRACT.values())[:-1], ids=list(CONTRACT)[:-1])
 def test_sparse_gradients_and_weights_without_gradient(make):
     keras.utils.set_random_seed(0)

@@ -52,8 +52,10 @@ class GreedyOptimizer(LossScaleOptimizer):
     It owns the rate: assign `learning_rate` of this optimizer, not of the inner one,
     and use no callback beside it that sets the rate. Clipping, averages, weight decay
     and accumulation are the inner optimizer's.
-    Under the global policy `mixed_float16` the inner optimizer is put into a
-    `LossScaleOptimizer`, as `compile` would do.
+    If the global policy is `mixed_float16` by now, the inner optimizer is put into a
+    `LossScaleOptimizer`, as `compile` would do. A model that has this policy to itself,
+    or is given it later, needs `GreedyOptimizer(LossScaleOptimizer(optimizer), rule)`:
+    `compile` takes this optimizer for one that scales.
 
     Example:
 
@@ -153,6 +155,9 @@ class GreedyOptimizer(LossScaleOptimizer):
             return
         self.inner_optimizer.build(variables)
         super(LossScaleOptimizer, self).build(variables)
+        inner, single = self.inner_optimizer, _single(self.inner_optimizer)
+        if single is not inner and single.use_ema:  # `SwapEMAWeights` looks one level deep
+            inner._model_variables_moving_average = single._model_variables_moving_average
 
     def exclude_from_weight_decay(
         self, var_list: list[keras.Variable] | None = None, var_names: list[str] | None = None

@@ -144,6 +144,10 @@ class HypergradientDescent(TwoPassOptimizer):
             return
         self.inner_optimizer.build(variables)
         super().build(variables)
+        if self.use_ema:  # `SwapEMAWeights` looks for the averages inside
+            self.inner_optimizer._model_variables_moving_average = (
+                self._model_variables_moving_average
+            )
         self._units = self.add_optimizer_variables(variables, "unit")  # u_{t-1}
         if self.per_parameter:
             self._rates = self.add_optimizer_variables(
