@@ -169,14 +169,16 @@ def test_each_batch_is_trained_at_the_rate_that_was_set(compiled, beside, inner)
     assert float(model.get_weights()[1][0]) == pytest.approx(-sum(rates), rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data", "ignore:`shuffle=True` was passed")
+@pytest.mark.parametrize("steps", [None, 6], ids=["unknown", "fewer than said"])
 @pytest.mark.parametrize("beside", [[], [keras.callbacks.LambdaCallback]], ids=["alone", "beside"])
-def test_what_the_last_batch_decides_lasts_where_no_one_knew_it_was_the_last(beside):
+def test_what_the_last_batch_decides_lasts_where_no_one_knew_it_was_the_last(beside, steps):
     # On JAX Keras begins one batch more, for which there is no data, and undoes what was assigned.
     x, y = data(40)
     batches = ((x[i : i + 8], y[i : i + 8]) for i in range(0, 40, 8))
     greedy, model = GreedyLR(update_every=5, **EAGER), linear()
     others = [make(on_train_batch_end=lambda batch, logs: None) for make in beside]
-    model.fit(batches, verbose=0, callbacks=[greedy, *others])
+    model.fit(batches, steps_per_epoch=steps, verbose=0, callbacks=[greedy, *others])
     assert greedy.learning_rate == 0.02
     assert rate_of(model) == pytest.approx(0.02)
 

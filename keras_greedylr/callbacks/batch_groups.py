@@ -29,7 +29,10 @@ class BatchGroups:
         monitor: The metric. `"loss"` is the mean loss of a group's batches; any other is taken
             as Keras shows it at the group's end.
         size: Batches in a group; with several steps per execution, the least there are.
-        absent: Makes the error for logs without the metric.
+        absent: Says what is wrong with logs without the metric.
+
+    Attributes:
+        losses: The `BatchLoss` they are cut from.
     """
 
     def __init__(
@@ -38,9 +41,9 @@ class BatchGroups:
         steps: int | None,
         monitor: str,
         size: int,
-        absent: Callable[[dict[str, Any]], Exception],
+        absent: Callable[[dict[str, Any]], str],
     ):
-        self._losses = BatchLoss(model, steps)
+        self.losses = BatchLoss(model, steps)
         self._late = LateLogs()
         self._steps = steps
         self._monitor = monitor
@@ -54,7 +57,7 @@ class BatchGroups:
 
     def begin_epoch(self) -> None:
         """Begins an epoch, with the group that is under way."""
-        self._losses.begin_epoch()
+        self.losses.begin_epoch()
         self._late.begin_epoch()
         self._needed_at = 0
 
@@ -79,7 +82,7 @@ class BatchGroups:
         if self._late.at_once():
             return self._take(self._late.take_arrived(), batch + 1)
         if self._steps is not None and batch + 1 >= self._steps:
-            self._losses.hold_count()  # another callback may evaluate before the epoch's end
+            self.losses.hold_count()  # another callback may evaluate before the epoch's end
         return None
 
     def rest(self) -> list[Group]:
@@ -89,7 +92,7 @@ class BatchGroups:
     def look_after(self, groups: int) -> None:
         """Says after how many groups more something may happen."""
         batches = groups * self._size - self._batches
-        if self._steps is None or (self._monitor == "loss" and self._losses.alone):
+        if self._steps is None or (self._monitor == "loss" and self.losses.alone):
             batches = 1  # the epoch may end here, or the next report is to be taken alone
         end = self._steps or sys.maxsize
         if self._upto < self._last_report:  # so that the last report is alone, too
@@ -99,15 +102,15 @@ class BatchGroups:
     def hold(self) -> None:
         """Before a validation: keeps what reports not taken yet are to be reckoned with."""
         if self._late.waiting():
-            self._losses.hold_count()
+            self.losses.hold_count()
 
     def _take(self, reports: list[Report], upto: int) -> list[Group]:
         """The groups that reports, in order, of batches before `upto` complete."""
         self._upto, completed = upto, []
         for _, logs in reports:
             if self._monitor not in logs:
-                raise self._absent(logs)
-        taken = self._losses.take(self._monitor, reports) if reports else []
+                raise ValueError(self._absent(logs))
+        taken = self.losses.take(self._monitor, reports) if reports else []
         for (batch, _), (value, batches) in zip(reports, taken, strict=True):
             self._sum += value * batches
             self._batches += batches

@@ -33,6 +33,9 @@ class BatchLoss:
     Args:
         model: The model in training.
         steps: Batches in an epoch, or None if it is not known.
+
+    Attributes:
+        batches: Batches of the epoch whose losses have been taken.
     """
 
     def __init__(self, model: keras.Model, steps: int | None):
@@ -50,7 +53,7 @@ class BatchLoss:
 
     def begin_epoch(self) -> None:
         """Forgets the running mean, as Keras does."""
-        self._batches = 0
+        self.batches = 0
         self._count = 0.0
         self._mean = 0.0
         self._held: float | None = None
@@ -98,7 +101,7 @@ class BatchLoss:
         samples, whole = count - self._count, max(sum(batches), 1)
         self._unit = self._unit or samples / whole
         as_large = abs(samples - whole * self._unit) <= ROUNDING * count
-        self._equal = self._equal and (as_large or self._batches == self._steps)
+        self._equal = self._equal and (as_large or self.batches == self._steps)
         if as_large or len(reports) == 1:
             losses = self._undo(means, [samples * new / whole for new in batches])
         else:
@@ -108,8 +111,8 @@ class BatchLoss:
 
     def _advance(self, reports: Sequence[Report]) -> list[int]:
         """How many batches are new in each report."""
-        batches = [self._batches, *(self.trained(batch) for batch, _ in reports)]
-        self._batches = batches[-1]
+        batches = [self.batches, *(self.trained(batch) for batch, _ in reports)]
+        self.batches = batches[-1]
         return [after - before for before, after in itertools.pairwise(batches)]
 
     def _undo(self, means: list[float], sizes: list[float]) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any, Literal
 
 import keras
@@ -76,7 +77,7 @@ class GreedyLR(Schedule):
         ValueError: at construction for arguments out of range, at the start of
             training for an optimizer with a `LearningRateSchedule` or a state
             file that cannot be used, at the first evaluation for a metric that
-            is not in the logs.
+            is not in the logs. Where no validation ever came, it warns at the end.
 
     Reference:
         "Zeroth order GreedyLR" (PRML 2023); arXiv 2512.14527.
@@ -294,21 +295,21 @@ class GreedyLR(Schedule):
         self._look_at(self._groups.rest())
         self._log_rate(logs)
         if not isinstance(self.update_every, str):
-            self._assign_again()
+            self._assign_again(self._groups.losses.batches)
         else:
             self._settle(logs)
             if self._due(logs) and not self._seen:
-                raise self._absent(logs)
+                raise ValueError(self._absent(logs))
             self._names |= set(logs)
             if self._settled:
                 self._apply("epoch", epoch, self.state.learning_rate, self._reason)
         self._save(epoch + 1)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Raises if there never was a validation to look at, else marks the state as final."""
+        """Marks the state as final; warns if there never was a validation to look at."""
         waited = self._epoch is not None and isinstance(self.update_every, str) and not self._seen
-        if waited and not self.model.stop_training:
-            raise self._absent(dict.fromkeys(self._names))
+        if waited and not self.model.stop_training:  # to raise would cost what was trained
+            warnings.warn(self._absent(dict.fromkeys(self._names)), stacklevel=2)
         super().on_train_end(logs)
         self._epoch = None
 
@@ -338,12 +339,12 @@ class GreedyLR(Schedule):
         quiet = self.state.event in ("none", "skipped")
         self._reason = "" if quiet else reason(self.monitor, self.rule, before, self.state)
 
-    def _absent(self, logs: dict[str, Any]) -> ValueError:
+    def _absent(self, logs: dict[str, Any]) -> str:
         names = sorted(name for name in logs if not name.startswith("learning_rate"))
         validated = any(name.startswith("val_") for name in logs)
         waits = self.monitor.startswith("val_") or self.update_every == "validation"
         hint = " No validation took place: pass `validation_data` to `fit`, mind `validation_freq`."
-        return ValueError(
+        return (
             f"GreedyLR(monitor='{self.monitor}', update_every={self.update_every!r}) found nothing "
             f"to look at. The metrics of this training are {names}."
             f"{hint if waits and not validated else ''}"

@@ -85,7 +85,7 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
         if self._model is not None and model is not None and model is not self._model:
             raise ValueError(
                 f"This {type(self).__name__} already drives model '{self._model.name}' and cannot "
-                f"drive model '{model.name}' as well: its state belongs to one training run. "
+                f"drive another, '{model.name}', as well: its state belongs to one training run. "
                 "Make a callback for each model."
             )
         super().set_model(model)
@@ -152,13 +152,14 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
             optimizer.learning_rate = _tensor(rate * ratio)
         self._rate = rate
 
-    def _assign_again(self) -> None:
-        """Makes the rate last beyond an epoch whose number of batches nobody knew.
+    def _assign_again(self, batches: int) -> None:
+        """Makes the rate last beyond an epoch that ended after so many batches, unforeseen.
 
         On JAX Keras begins one batch more there, for which there is no data, and then goes back to
         the state before it: what was assigned after the last batch is undone.
         """
-        if (self.params or {}).get("steps") is None:
+        steps = (self.params or {}).get("steps")
+        if steps is None or batches < steps:
             self._assign(self._rate)
 
     @abc.abstractmethod
