@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import random
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -95,11 +98,12 @@ def find_lr(
     check_free(model.optimizer, "find_lr")
     for optimizer in single_optimizers(model):
         read_rate(optimizer, "find_lr")
-    try:
-        # As many epochs as it takes: the ramp stops training.
-        model.fit(x, y, epochs=steps, callbacks=callbacks, verbose=0, **fit_arguments)
-    finally:
-        ramp.put_back()
+    with _generators_put_back():
+        try:
+            # As many epochs as it takes: the ramp stops training.
+            model.fit(x, y, epochs=steps, callbacks=callbacks, verbose=0, **fit_arguments)
+        finally:
+            ramp.put_back()
     if len(ramp.losses) < 2:
         raise ValueError(
             f"There was a loss at {len(ramp.losses)} rate only. Pass a smaller min_lr (received: "
@@ -121,6 +125,19 @@ def _build(model: keras.Model, x: Any) -> None:
         model(keras.tree.map_structure(lambda array: array[:1], x))
     if not model.optimizer.built:  # a LossScaleOptimizer would make its variables once more
         model.optimizer.build(model.trainable_variables)
+
+
+@contextlib.contextmanager
+def _generators_put_back() -> Iterator[None]:
+    """Keeps the global generators, by which data is shuffled and PyTorch drops out."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002, Keras uses it
+        if keras.backend.backend() == "torch":
+            import torch
+
+            stack.enter_context(torch.random.fork_rng())
+        yield
 
 
 def analyse(rates: np.ndarray, losses: np.ndarray) -> RangeTest:

@@ -1,6 +1,7 @@
 """The range test: true losses at rising rates, and a model that is as it was."""
 
 import json
+import random
 
 import keras
 import numpy as np
@@ -68,6 +69,21 @@ def test_leaves_the_model_as_it_was(callbacks, make_optimizer):
         mine.assign(then)
     keras.utils.set_random_seed(3)
     assert one == other.fit(X, Y, verbose=0).history["loss"]  # and trains as if nothing had been
+
+
+def test_leaves_the_global_generators_as_they_were():
+    trainings = []
+    for tested in (False, True):
+        keras.utils.set_random_seed(3)
+        layers = [keras.layers.Dropout(0.5), keras.layers.Dense(1)]  # PyTorch has its own dropout
+        model = keras.Sequential([keras.Input((3,)), *layers])
+        model.compile("sgd", loss="mse")
+        model.fit(X, Y, verbose=0)  # Keras draws more the first time
+        if tested:
+            find_lr(model, X, Y, batch_size=8, steps=10)
+        losses = model.fit(X, Y, batch_size=8, epochs=2, verbose=0).history["loss"]
+        trainings.append((*losses, random.random()))
+    assert trainings[0] == trainings[1]
 
 
 @pytest.mark.parametrize("inputs", [True, False], ids=["built", "not built"])

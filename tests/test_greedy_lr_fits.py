@@ -47,8 +47,8 @@ def test_one_callback_drives_one_model():
     with pytest.raises(ValueError) as error:
         fit(second, [greedy])
     assert str(error.value) == (
-        f"This GreedyLR already drives model '{first.name}' and cannot drive model "
-        f"'{second.name}' as well: its state belongs to one training run. Make a callback for "
+        f"This GreedyLR already drives model '{first.name}' and cannot drive another, "
+        f"'{second.name}', as well: its state belongs to one training run. Make a callback for "
         "each model."
     )
 

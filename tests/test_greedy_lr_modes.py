@@ -17,6 +17,7 @@ def surprise(y_true, y_pred):
         ("loss", None, "min"),
         ("accuracy", "accuracy", "max"),
         ("mse", "mse", "min"),
+        ("acc", "acc", "max"),
         ("auc", lambda: keras.metrics.AUC(name="auc"), "max"),
         ("quality", lambda: keras.metrics.AUC(name="quality"), "max"),
         ("quality", lambda: keras.metrics.MeanSquaredError(name="quality"), "min"),
@@ -34,12 +35,17 @@ def test_auto_mode(prefix, monitor, metric, mode):
     assert greedy.rule.mode == mode
 
 
-def test_auto_mode_does_not_guess():
+def acceleration(y_true, y_pred):
+    return surprise(y_true, y_pred)
+
+
+@pytest.mark.parametrize("metric", [surprise, acceleration])
+def test_auto_mode_does_not_guess(metric):
     with pytest.raises(ValueError) as error:
-        fit(linear(metrics=[surprise]), [GreedyLR("surprise")])
+        fit(linear(metrics=[metric]), [GreedyLR(metric.__name__)])
     assert str(error.value) == (
-        "GreedyLR cannot tell whether `surprise` gets better by growing or by shrinking. Pass "
-        "mode='max' or mode='min' (received: mode='auto')."
+        f"GreedyLR cannot tell whether `{metric.__name__}` gets better by growing or by shrinking. "
+        "Pass mode='max' or mode='min' (received: mode='auto')."
     )
 
 

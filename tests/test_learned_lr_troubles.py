@@ -62,6 +62,22 @@ def test_a_training_that_becomes_longer_goes_on_deciding(make_model, regression,
         fit(16)
 
 
+def test_a_training_of_other_weights_goes_on(make_model, regression, tmp_path):
+    """What a layer is frozen for is to train it later."""
+    model, callbacks = make_model(), []
+    for epoch, frozen in enumerate((True, False)):
+        model.layers[0].trainable = not frozen
+        model.compile(keras.optimizers.SGD(0.01), loss="mse")
+        callbacks.append(Seen(total_steps=52, state_path=tmp_path / "state.json"))
+        model.fit(
+            *regression, batch_size=8, epochs=epoch + 1, initial_epoch=epoch, verbose=0,
+            callbacks=callbacks[-1:],
+        )  # fmt: skip
+    first, second = (callback.observations for callback in callbacks)
+    assert len(first) + len(second) == observation.DECISIONS - 1
+    assert np.isfinite(second).all()
+
+
 def test_a_short_training_is_warned_of(make_model, regression):
     for epochs, expected in ((7, "has 182 batches: below 200"), (8, None)):
         with warnings.catch_warnings(record=True) as caught:

@@ -127,6 +127,16 @@ def test_line_search_learns_the_epoch_from_fit(regression):
     assert float(ops.convert_to_numpy(model.optimizer._growth)) == pytest.approx(2**0.5, rel=1e-6)
 
 
+def test_line_search_knows_the_outputs_by_name(regression):
+    x, y = regression
+    inputs = keras.Input((4,))
+    heads = [keras.layers.Dense(1, name=name)(inputs) for name in "ab"]
+    model = LineSearchModel(keras.Model(inputs, heads))
+    model.compile(ArmijoLineSearch(), loss={"a": "mse", "b": "mae"})
+    losses = model.fit(x, {"a": y, "b": y}, epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
 def test_line_search_says_what_model_it_needs(make_model, regression):
     model = make_model()
     model.compile(ArmijoLineSearch(), loss="mse")

@@ -213,9 +213,10 @@ class LearnedLR(Schedule):
         self._broken = False  # a loss was not finite, and so is Keras' mean until the epoch's end
         if self._sample is None:
             self._sample = WeightSample(self.model)
-            if not len(self._weights):  # nothing was restored
-                self._weights = self._sample(self.model)
-                self._movement = np.zeros_like(self._weights)
+            restored, weights = len(self._weights) > 0, self._sample(self.model)
+            if len(self._weights) != len(weights):  # others may be trained since then
+                self._weights, self._movement = weights, np.zeros_like(weights)
+            if not restored:
                 self._done = epoch * (self._steps or 0)
                 self._decisions = math.floor(self._done / self._interval)
                 first = float(observation.rate(np, self._history)[0])
@@ -263,7 +264,7 @@ class LearnedLR(Schedule):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Logs the rate and keeps the state."""
         self._log_rate({} if logs is None else logs)
-        self._assign_again()
+        self._assign_again(self._batch_loss.batches)
         self._save(epoch + 1)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

@@ -30,7 +30,9 @@ def metric_direction(
                 return "max" if direction == "up" else "min"
     if "error" in name or name in ("mse", "mae", "mape", "msle"):
         return "min"
-    if "acc" in name or name.startswith(("auc", "precision", "recall", "f1")):
+    if "accuracy" in name or "acc" in name.split("_"):
+        return "max"
+    if name.startswith(("auc", "precision", "recall", "f1")):
         return "max"
     raise ValueError(
         f"{asker} cannot tell whether `{monitor}` gets better by growing or by shrinking. Pass "

@@ -32,7 +32,7 @@ class LineSearchModel(keras.Model):
     Example: see `ArmijoLineSearch`.
 
     Args:
-        model: The `keras.Model` to train. Its own train step is not used.
+        model: The `keras.Model` to train. Its own `train_step` and `compute_loss` are not used.
         **kwargs: Those of `keras.Model`.
 
     Raises:
@@ -44,6 +44,8 @@ class LineSearchModel(keras.Model):
             raise ValueError(f"`model` must be a keras.Model. Received: model={model!r}")
         super().__init__(**kwargs)
         self.model = model
+        if hasattr(model, "output_names"):  # by which losses and targets may be told apart
+            self.output_names = model.output_names
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Calls the model; `training` reaches it by the call's context."""
