@@ -286,3 +286,18 @@ def test_rates_are_those_in_force_in_any_order(
     np.testing.assert_allclose(
         list(scalars["batch_learning_rate"].values()), rates.rates, rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("logger_first", [True, False])
+def test_epochs_are_shown_with_what_their_last_batch_decided(
+    tmp_path, make_model, regression, logger_first
+):
+    schedule = GreedyLR(factor=0.5, patience=0, update_every=13)
+    logger, model = ScheduleLogger(tmp_path, update_every="epoch"), make_model()
+    callbacks = [logger, schedule] if logger_first else [schedule, logger]
+    history = model.fit(*regression, batch_size=16, epochs=3, verbose=0, callbacks=callbacks)
+    rates = history.history["learning_rate"]
+    assert len({0.01, *rates}) == 4
+    scalars, _ = read(tmp_path)
+    assert list(scalars["epoch_learning_rate"]) == list(scalars["schedule/metric"]) == [0, 1, 2]
+    np.testing.assert_allclose(list(scalars["epoch_learning_rate"].values()), rates, rtol=1e-6)

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_greedylr.callbacks.batch_groups import BatchGroups, Group
 from keras_greedylr.callbacks.metric_direction import metric_direction
-from keras_greedylr.callbacks.reason import reason
+from keras_greedylr.callbacks.reason import absence, reason
 from keras_greedylr.callbacks.schedule import Schedule
 from keras_greedylr.rule import GreedyRule, GreedyState
 from keras_greedylr.validation import check_choice, check_int
@@ -256,6 +256,10 @@ class GreedyLR(Schedule):
         if self.state_path is not None and self._is_last(batch):
             self._save((self._epoch or 0) + 1)
 
+    def catch_up(self) -> None:
+        """Looks at the epoch's last batches, whose reports may have come in a thread."""
+        self._look_at(self._groups.rest())
+
     def _look_at(self, completed: list[Group] | None) -> None:
         """Looks at groups of batches, of which only the last can move the rate, if it is time."""
         if completed is None:
@@ -292,7 +296,7 @@ class GreedyLR(Schedule):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the epoch's metric and moves the rate."""
         logs = {} if logs is None else logs
-        self._look_at(self._groups.rest())
+        self.catch_up()
         self._log_rate(logs)
         if not isinstance(self.update_every, str):
             self._assign_again(self._groups.losses.batches)
@@ -340,12 +344,4 @@ class GreedyLR(Schedule):
         self._reason = "" if quiet else reason(self.monitor, self.rule, before, self.state)
 
     def _absent(self, logs: dict[str, Any]) -> str:
-        names = sorted(name for name in logs if not name.startswith("learning_rate"))
-        validated = any(name.startswith("val_") for name in logs)
-        waits = self.monitor.startswith("val_") or self.update_every == "validation"
-        hint = " No validation took place: pass `validation_data` to `fit`, mind `validation_freq`."
-        return (
-            f"GreedyLR(monitor='{self.monitor}', update_every={self.update_every!r}) found nothing "
-            f"to look at. The metrics of this training are {names}."
-            f"{hint if waits and not validated else ''}"
-        )
+        return absence(self.monitor, self.update_every, logs)

@@ -101,6 +101,9 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
         """Calls `listener` after every decision until the next `fit` begins."""
         self._listeners.append(listener)
 
+    def catch_up(self) -> None:
+        """At an epoch's end: takes decisions its batches led to, if there are any left."""
+
     # The rate.
 
     @property

@@ -124,6 +124,8 @@ class ScheduleLogger(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes what belongs to the epoch and flushes."""
+        if self._schedule is not None:
+            self._schedule.catch_up()
         rate = (logs or {}).get("learning_rate")
         if rate is None:
             rate = self._rate("epoch", epoch, int(self._trained.read()))
