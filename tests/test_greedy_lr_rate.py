@@ -83,6 +83,34 @@ def test_several_optimizers_keep_their_ratio(how):
     assert rates == pytest.approx({"slow": 0.08, "fast": 0.32})
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="`fit` builds the model before callbacks begin"
+)
+def test_optimizers_that_are_not_made_yet_are_refused():
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(optimizer=two_optimizers("function"), loss="mse")
+    with pytest.raises(ValueError) as error:
+        fit(model, [GreedyLR()])
+    assert str(error.value) == (
+        f"Optimizer '{model.optimizer.name}' makes its optimizers when the model is built. Build "
+        "the model before `fit`, or give MultiOptimizer an OptimizerMap."
+    )
+
+
+def test_a_model_without_optimizer_is_refused():
+    class Counts(keras.Model):  # trains in a step of its own
+        def call(self, inputs):
+            return inputs
+
+        def train_step(self, *args):
+            raise AssertionError("refused before the first step")
+
+    model = Counts()
+    model.compile(optimizer=None, run_eagerly=True)
+    with pytest.raises(ValueError, match=r"^The model has no optimizer: compile it with one\.$"):
+        fit(model, [GreedyLR()])
+
+
 def test_the_rate_is_logged_as_the_model_has_it():
     model, probe = linear(), Probe()
     history = fit(model, [GreedyLR(**EAGER), probe], epochs=4)

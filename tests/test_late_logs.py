@@ -2,6 +2,9 @@
 
 import threading
 
+import pytest
+
+from keras_greedylr.callbacks import late_logs
 from keras_greedylr.callbacks.late_logs import LateLogs
 
 
@@ -41,3 +44,12 @@ def test_a_thread_of_a_fit_that_was_broken_off_is_a_stranger():
     now.join()
     assert said == {"before": (True, False), "now": (False, False)}
     assert (late.strange(), late.at_once()) == (False, True)
+
+
+def test_logs_that_never_come_are_not_waited_for_without_end(monkeypatch):
+    monkeypatch.setattr(late_logs, "PATIENCE", 0.01)
+    late = LateLogs()
+    late.outstanding = 2
+    late.put((0, {"loss": 1.0}))
+    with pytest.raises(RuntimeError, match=r"^No logs came for 0.01 s, and 2 batches' are due: "):
+        late.take()
