@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from typing import Any, Literal
 
 import keras
@@ -77,7 +76,8 @@ class GreedyLR(Schedule):
         ValueError: at construction for arguments out of range, at the start of
             training for an optimizer with a `LearningRateSchedule` or a state
             file that cannot be used, at the first evaluation for a metric that
-            is not in the logs. Where no validation ever came, it warns at the end.
+            is not in the logs, after the last epoch if no validation ever came
+            (`model.history` has what was trained).
 
     Reference:
         "Zeroth order GreedyLR" (PRML 2023); arXiv 2512.14527.
@@ -310,10 +310,10 @@ class GreedyLR(Schedule):
         self._save(epoch + 1)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Marks the state as final; warns if there never was a validation to look at."""
+        """Raises if there never was a validation to look at, else marks the state as final."""
         waited = self._epoch is not None and isinstance(self.update_every, str) and not self._seen
-        if waited and not self.model.stop_training:  # to raise would cost what was trained
-            warnings.warn(self._absent(dict.fromkeys(self._names)), stacklevel=2)
+        if waited and not self.model.stop_training:
+            raise ValueError(self._absent(dict.fromkeys(self._names)))
         super().on_train_end(logs)
         self._epoch = None
 
