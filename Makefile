@@ -28,6 +28,10 @@ $(oldest): chosen := keras==3.11.0 tensorflow==2.19.0 tensorboardX==2.6
 # Side by side; what the tests of a file share is made once. Four hold some GiB of memory.
 in_parallel := -n auto --maxprocesses 4 --dist loadfile
 
+# What runs inside the training step.
+on_gpu := $(addprefix tests/test_,gpu.py device_rule.py greedy_optimizer.py \
+	greedy_optimizer_own_step.py greedy_optimizer_saved.py)
+
 ifneq ($(python),3.11)
 $(tensorflow): extras := tensorflow,test
 without_agents := @echo "Python $(python): left out is what needs TF-Agents, which stops at Python 3.11."
@@ -57,8 +61,14 @@ test-oldest: $(oldest)  ## run the tests on the oldest Keras
 	KERAS_BACKEND=tensorflow .venv-oldest/bin/pytest $(in_parallel)
 
 # The pinned environments are for machines without a GPU, so this one is the caller's.
-test-gpu:  ## run the tests that need a GPU, with the packages that PYTHON has
-	$(PYTHON) -m pytest -m gpu
+test-gpu: export PYTHONPATH := $(CURDIR)
+test-gpu:  ## test and measure on a GPU, on each backend that PYTHON has
+	@set -e; for backend in tensorflow jax torch; do \
+		$(PYTHON) -c "import $$backend" 2>/dev/null || continue; \
+		echo "On the GPU, $$backend:"; \
+		KERAS_BACKEND=$$backend $(PYTHON) -m pytest -rs -m "gpu or not gpu" $(on_gpu); \
+	done
+	$(PYTHON) tests/benchmarks/bench.py --gpu
 
 lint: $(jax)  ## check style and types
 	.venv-jax/bin/ruff check .

@@ -120,7 +120,7 @@ def test_no_number_goes_to_the_device_or_comes_from_it(monkeypatch, rule):
     import torch
 
     device = DeviceRule(rule)
-    vector, metric = torch.tensor(device.init(0.1)), torch.tensor(1.0)
+    vector, metric = ops.convert_to_tensor(device.init(0.1)), ops.convert_to_tensor(1.0)
     tensor_of = torch.as_tensor
 
     def of_tensors_only(data, *arguments, **options):

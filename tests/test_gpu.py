@@ -65,20 +65,33 @@ def test_no_transfer_in_a_step_on_jax():
     jax.block_until_ready(state)
 
 
-def syncs(optimizer, steps):
-    """How often the host waits for the device in so many steps."""
+def warm_steps(optimizer):
+    """A function that takes so many steps on the device, where all has been loaded."""
     import torch
 
     model = make_model(optimizer)
     batch = [tuple(torch.tensor(array, device="cuda") for array in arrays())]
     model.train_on_batch(*arrays())
-    torch.cuda.synchronize()
+
+    def train(steps):
+        for _ in range(steps):
+            model.train_function(batch)
+        torch.cuda.synchronize()
+
+    train(5)
+    return train
+
+
+def syncs(optimizer, steps):
+    """How often the host waits for the device in so many steps."""
+    import torch
+
+    train = warm_steps(optimizer)
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            for _ in range(steps):
-                model.train_function(batch)
+            train(steps)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return sum("synchronizing" in str(warning.message) for warning in caught)
@@ -89,6 +102,44 @@ def syncs(optimizer, steps):
 def test_no_more_waits_than_the_inner_optimizer_on_pytorch(inner):
     plain = syncs(INNER[inner](START), 20)
     assert syncs(GreedyOptimizer(INNER[inner](START), RULE), 20) == plain
+
+
+def launches(optimizer, steps):
+    """How often the host starts kernels, and graphs, in so many steps."""
+    import torch
+
+    train = warm_steps(optimizer)
+    with torch.profiler.profile() as profile:
+        train(steps)
+    counts = {event.key: event.count for event in profile.key_averages()}
+    return (
+        sum(count for key, count in counts.items() if "LaunchKernel" in key),
+        counts.get("cudaGraphLaunch", 0),
+    )
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="elsewhere the step is compiled")
+def test_the_rule_is_started_as_one_on_pytorch():
+    plain, none = launches(keras.optimizers.SGD(START), 20)
+    kernels, graphs = launches(GreedyOptimizer(keras.optimizers.SGD(START), RULE), 20)
+    assert plain > 0 and (none, graphs) == (0, 20)
+    assert kernels <= plain + 20  # the copy of the loss, if it is one
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="elsewhere nothing has an address")
+def test_variables_that_move_are_found_on_pytorch():
+    import torch
+
+    model, probe = make_model(GreedyOptimizer(keras.optimizers.SGD(START), RULE)), Probe()
+    optimizer, path = model.optimizer, []
+    for part in (LOSSES[:20], LOSSES[20:40], LOSSES[40:]):
+        fit(model, part, [probe])
+        path += probe.batches
+        for variable in (optimizer._vector, optimizer.inner_optimizer._learning_rate):
+            moved = torch.nn.Parameter(variable.value.detach().clone(), requires_grad=False)
+            variable.value.data.fill_(float("nan"))  # what is left behind
+            variable._value = moved
+    np.testing.assert_allclose(path, rates(follow(RULE, LOSSES))[:-1], rtol=1e-5)
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="placement of TensorFlow's operations")

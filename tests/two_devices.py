@@ -4,6 +4,7 @@ import json
 import os
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["JAX_PLATFORMS"] = "cpu"  # where there is a GPU, too
 
 import contextlib
 

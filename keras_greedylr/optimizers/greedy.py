@@ -5,8 +5,9 @@ with the gradients after. Here the first keeps the loss, and the second hands th
 the optimizer inside and then the loss to the rule. So the step is taken at the rate that earlier
 losses led to, and the new rate is that of the next one, as under the callback `GreedyLR`.
 
-On PyTorch's CPU nothing is compiled and each operation on a tensor costs microseconds, while
-its values are in the host's memory already: there the rule runs in Python.
+On PyTorch nothing is compiled and each operation on a tensor costs microseconds. On its CPU the
+values are in the host's memory already: there the rule runs in Python. On a GPU its operations are
+recorded once and then started as one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from keras import ops
 from keras.optimizers import LossScaleOptimizer
 
 from keras_greedylr.optimizers.device_rule import DeviceRule
+from keras_greedylr.optimizers.recorded import Recorded
 from keras_greedylr.optimizers.scalars import add_scalar, select
 from keras_greedylr.rule import GreedyRule, GreedyState
 from keras_greedylr.validation import check_float
@@ -128,6 +130,7 @@ class GreedyOptimizer(LossScaleOptimizer):
         )
         accumulates = _single(inner_optimizer).gradient_accumulation_steps
         self._loss_sum = add_scalar(self, "loss_sum") if accumulates else None
+        self._recorded = Recorded(self._look_on_device)
 
     @property
     def learning_rate(self) -> Any:
@@ -214,6 +217,11 @@ class GreedyOptimizer(LossScaleOptimizer):
             )
         return loss
 
+    @property
+    def _batches(self) -> int:
+        """How many batches make a step."""
+        return _single(self.inner_optimizer).gradient_accumulation_steps or 1
+
     def _taken(self) -> Any:
         """How many batches the inner optimizer has taken, or None where it takes each as a step."""
         if isinstance(self.inner_optimizer, LossScaleOptimizer) or self._loss_sum is not None:
@@ -222,38 +230,51 @@ class GreedyOptimizer(LossScaleOptimizer):
 
     def _look(self, loss: Any, before: Any) -> None:
         """Lets the rule look at a step that was taken, after `before` batches."""
-        now, batches = self._taken(), _single(self.inner_optimizer).gradient_accumulation_steps or 1
-        if _in_host_memory(loss):
-            self._look_on_host(float(loss), now, before, batches)
-            return
+        counted = [] if before is None else [before]
+        if not _is_eager():
+            self._look_on_device(loss, *counted)
+        elif loss.is_cpu:
+            self._look_on_host(float(loss), *counted)
+        elif loss.is_cuda:
+            single = _single(self.inner_optimizer)
+            used = [self._vector, single._learning_rate, single._iterations, self._loss_sum]
+            self._recorded([x for x in used if x is not None], loss, *counted)
+        else:
+            self._look_on_device(loss, *counted)
+
+    def _look_on_device(self, loss: Any, before: Any = None) -> None:
+        """In tensors."""
         # Read once: on TensorFlow the variable itself would be read at each use.
         vector = ops.stop_gradient(ops.convert_to_tensor(self._vector))
         loss = ops.cast(_over_replicas(loss), vector.dtype)
-        if now is None:
+        if before is None:
             after, rate = self._device_rule.update(vector, loss)
         else:
+            now = self._taken()
             taken = now > before
-            applied = taken & (now % batches == 0)
+            applied = taken & (now % self._batches == 0)
             if self._loss_sum is not None:
                 total = ops.convert_to_tensor(self._loss_sum) + select(taken, loss, 0.0)
                 self._loss_sum.assign(select(applied, 0.0, total))
-                loss = total / batches
+                loss = total / self._batches
             after, rate = self._device_rule.update(vector, loss)
             after, rate = select(applied, after, vector), select(applied, rate, vector[0])
         self._vector.assign(after)
         _single(self.inner_optimizer)._learning_rate.assign(rate)
 
-    def _look_on_host(self, loss: float, now: Any, before: Any, batches: int) -> None:
-        """The same in Python's numbers."""
-        if now is not None and now == before:
-            return
-        if self._loss_sum is not None:
-            loss += float(self._loss_sum.value)
-            applied = int(now) % batches == 0
-            self._loss_sum.assign(0.0 if applied else loss)
-            if not applied:
+    def _look_on_host(self, loss: float, before: Any = None) -> None:
+        """In Python's numbers."""
+        if before is not None:
+            now = self._taken()
+            if now == before:
                 return
-            loss /= batches
+            if self._loss_sum is not None:
+                loss += float(self._loss_sum.value)
+                applied = int(now) % self._batches == 0
+                self._loss_sum.assign(0.0 if applied else loss)
+                if not applied:
+                    return
+                loss /= self._batches
         # Not a copy: `assign` takes a hundred times as long.
         memory = self._vector.value.detach().numpy()
         rate = memory[0]
@@ -288,9 +309,9 @@ def _array(variable: keras.Variable) -> np.ndarray:
     return ops.convert_to_numpy(ops.convert_to_tensor(variable))
 
 
-def _in_host_memory(loss: Any) -> bool:
-    """Whether to read the loss costs nothing and no compiler is to see what is done with it."""
-    return TORCH and loss.is_cpu and not torch.compiler.is_compiling()
+def _is_eager() -> bool:
+    """Whether each operation is run by itself and at once."""
+    return TORCH and not torch.compiler.is_compiling()
 
 
 def _over_replicas(loss: Any) -> Any:

@@ -1,11 +1,14 @@
 """All that is measured of speed, in one report: `make bench`.
 
-    python tests/benchmarks/bench.py [--python BACKEND=PATH ...] [--quick] [--out FOLDER]
+    python tests/benchmarks/bench.py [--python BACKEND=PATH ...] [--gpu] [--quick] [--out FOLDER]
 
 Runs the other benchmarks of this folder, each in a process of its own with the interpreter of its
 backend's environment, one after the other, and writes `report.json` and `report.md`. A backend
 without an environment is left out, and the report says so. Nine minutes on two cores: where they
 are slow there are fewer rounds. `--quick` takes few rounds, to see that all of it runs.
+
+With `--gpu` all backends are this interpreter's, those that find no GPU are left out, and what is
+measured is the two costs of a step; that goes to `gpu_report.json` and `gpu_report.md`.
 """
 
 import argparse
@@ -39,6 +42,17 @@ BENCHMARKS = {
     "environment_speed": (("--rounds", "3"), ("--rounds", "2"), True),
 }
 
+ON_GPU = ("callback_cost", "optimizer_cost")
+
+
+def finds_gpu(backend):
+    """Whether this interpreter has the backend and that a GPU."""
+    code = "import sys, callback_cost; sys.exit(not callback_cost.gpu())"
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    return not subprocess.run(
+        [sys.executable, "-c", code], cwd=HERE, env=environment, capture_output=True
+    ).returncode
+
 
 def run(name, python, backend, arguments):
     """Returns a benchmark's figures, or the last line it said before it failed."""
@@ -59,12 +73,13 @@ def run(name, python, backend, arguments):
     return figures
 
 
-def measure(pythons, quick):
-    """Runs all of it; returns what each benchmark found on each backend."""
+def measure(pythons, names, quick):
+    """Runs those of the names; returns what each benchmark found on each backend."""
     figures = {}
     for backend, python in pythons.items():
         figures[backend] = {}
-        for name, (arguments, few, tensorflow_only) in BENCHMARKS.items():
+        for name in names:
+            arguments, few, tensorflow_only = BENCHMARKS[name]
             if tensorflow_only and backend != "tensorflow":
                 continue
             begun = time.monotonic()
@@ -166,8 +181,8 @@ def report(result):
     lines = [
         "# What it costs",
         "",
-        f"By `make bench`, {result['date']}, in {result['minutes']:.1f} minutes. Each ratio is to "
-        "what ran beside it in the same rounds.",
+        f"By `{result['command']}`, {result['date']}, in {result['minutes']:.1f} minutes. Each "
+        "ratio is to what ran beside it in the same rounds.",
         "",
     ]
     if result["quick"]:
@@ -175,7 +190,8 @@ def report(result):
     for backend, results in figures.items():
         told = results["callback_cost"].get("machine", {})
         lines.append(f"- {backend}: " + ", ".join(f"{key} {value}" for key, value in told.items()))
-    lines += [f"- {backend}: left out, no environment" for backend in result["left_out"]]
+    missing = "no GPU" if result["gpu"] else "no environment"
+    lines += [f"- {backend}: left out, {missing}" for backend in result["left_out"]]
     lines += [
         f"- {backend}, {name}: failed: {found['failed']}"
         for backend, results in figures.items()
@@ -186,11 +202,18 @@ def report(result):
     lines += costs(figures, "callback_cost", "microseconds_a_batch")
     lines += ["## A step with GreedyOptimizer, against the optimizer inside it alone", ""]
     lines += costs(figures, "optimizer_cost", "microseconds_a_step")
+    if result["gpu"]:
+        return finished(lines)
     lines += ["## One decision", "", *calls(figures)]
     found = figures.get("tensorflow", {}).get("environment_speed", {})
     if "runs" in found:
         lines += ["## The agent's environment, against Keras", "", *environment(found)]
     lines += ["## `import keras_greedylr`, against `import keras`", "", *imports(figures)]
+    return finished(lines)
+
+
+def finished(lines):
+    """The report's text."""
     return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip() + "\n"
 
 
@@ -201,6 +224,7 @@ def main():
         "--python", action="append", default=[], metavar="BACKEND=PATH",
         help="an interpreter with this backend, in place of the environment's of the Makefile",
     )  # fmt: skip
+    parser.add_argument("--gpu", action="store_true", help="on this interpreter's GPU")
     parser.add_argument("--quick", action="store_true", help="few rounds")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the report")
     arguments = parser.parse_args()
@@ -211,23 +235,32 @@ def main():
         backend: Path(named.get(backend, ROOT / folder / "bin/python"))
         for backend, folder in ENVIRONMENTS.items()
     }
-    found = {backend: python for backend, python in pythons.items() if python.exists()}
-    if not found:
-        sys.exit("No backend's environment was found: `make test` builds that of TensorFlow.")
+    if arguments.gpu:
+        pythons = dict.fromkeys(ENVIRONMENTS, sys.executable)
+        found = {backend: python for backend, python in pythons.items() if finds_gpu(backend)}
+        if not found:
+            sys.exit(f"None of {list(ENVIRONMENTS)} finds a GPU under {sys.executable}.")
+    else:
+        found = {backend: python for backend, python in pythons.items() if python.exists()}
+        if not found:
+            sys.exit("No backend's environment was found: `make test` builds that of TensorFlow.")
     begun = time.monotonic()
-    figures = measure(found, arguments.quick)
+    figures = measure(found, ON_GPU if arguments.gpu else BENCHMARKS, arguments.quick)
     result = {
+        "command": "make test-gpu" if arguments.gpu else "make bench",
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "minutes": (time.monotonic() - begun) / 60,
+        "gpu": arguments.gpu,
         "quick": arguments.quick,
         "left_out": [backend for backend in pythons if backend not in found],
         "figures": figures,
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "report.json").write_text(json.dumps(result, indent=1) + "\n")
+    path = arguments.out / ("gpu_report.md" if arguments.gpu else "report.md")
+    path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     text = report(result)
-    (arguments.out / "report.md").write_text(text, encoding="utf-8")
-    print(f"\n{text}\nWritten to {arguments.out / 'report.md'} and report.json.")
+    path.write_text(text, encoding="utf-8")
+    print(f"\n{text}\nWritten to {path} and {path.stem}.json.")
 
 
 if __name__ == "__main__":

@@ -193,11 +193,28 @@ def processor():
     return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
 
 
+def gpu():
+    """The name of the GPU that Keras trains on, or None."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.devices()[0].device_kind if jax.default_backend() == "gpu" else None
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    import tensorflow as tf
+
+    found = tf.config.list_physical_devices("GPU")
+    return tf.config.experimental.get_device_details(found[0])["device_name"] if found else None
+
+
 def machine():
     """Where this was measured and with what."""
     backend = keras.backend.backend()
     engine = __import__(backend)
     return {
+        **({"gpu": name} if (name := gpu()) else {}),
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,

@@ -23,6 +23,7 @@ import numpy as np
 from callback_cost import (
     contestant,
     data_for,
+    gpu,
     machine,
     median_interval,
     one_layer,
@@ -33,7 +34,7 @@ from callback_cost import (
 from keras_greedylr import GreedyRule
 from keras_greedylr.optimizers import GreedyOptimizer
 
-STEPS = {"cpu": (1.5, 10.0), "gpu": (0.1, 1.0, 10.0)}  # milliseconds
+STEPS, GPU_STEPS = (1.5, 10.0), (0.1, 1.0, 10.0)  # milliseconds
 EPOCH = 0.2  # seconds an epoch lasts, about
 
 BASE = "plain"
@@ -49,12 +50,13 @@ CONTESTANTS = {
 
 
 def network(width):
-    """Returns what makes two dense layers of a width, on batches of 256."""
+    """Returns what makes two dense layers of a width, on batches that keep a GPU busy."""
+    batch_size = max(256, width // 4)
 
     def make():
         layers = [keras.layers.Dense(width, "relu"), keras.layers.Dense(width, "relu")]
         model = keras.Sequential([keras.Input((64,)), *layers, keras.layers.Dense(1)])
-        return model, "mse", 256, (64,), None
+        return model, "mse", batch_size, (64,), None
 
     return make
 
@@ -68,15 +70,21 @@ def trained(make_model, wrap, steps, jit_compile="auto"):
     return contestant(model, data_for(steps, batch_size, shape, classes), batch_size, list)
 
 
-def sized(milliseconds, jit_compile):
-    """The network, by doubling its width, whose step takes at least so long."""
-    width = 32
-    while True:
-        make_model = network(width)
-        taken = trained(make_model, CONTESTANTS[BASE], 100, jit_compile)() / 1e3
-        if taken >= milliseconds or width >= 2**14:
-            return f"two layers of {width}", make_model
-        width *= 2
+def sized(steps, jit_compile):
+    """The networks, by doubling the width, whose step takes at least so many milliseconds each.
+
+    On a GPU that much longer than the smallest model's, for which only the host has work.
+    """
+    networks, width, taken = [], 16, 0.0
+    if gpu():
+        host = trained(one_layer, CONTESTANTS[BASE], 100, jit_compile)() / 1e3
+        steps = [host + milliseconds for milliseconds in steps]
+    for milliseconds in steps:
+        while taken < milliseconds and width < 2**14:
+            width *= 2
+            taken = trained(network(width), CONTESTANTS[BASE], 100, jit_compile)() / 1e3
+        networks.append((f"two layers of {width}", network(width)))
+    return networks
 
 
 def measure(make_model, pairs, rounds, seconds, jit_compile):
@@ -111,21 +119,6 @@ def measure(make_model, pairs, rounds, seconds, jit_compile):
     }
 
 
-def device():
-    """ "cpu" or "gpu": what Keras trains on here."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return "cpu" if jax.default_backend() == "cpu" else "gpu"
-    if keras.backend.backend() == "torch":
-        import torch
-
-        return "gpu" if torch.cuda.is_available() else "cpu"
-    import tensorflow as tf
-
-    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
-
-
 def main():
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -138,11 +131,10 @@ def main():
     parser.add_argument("--json", type=Path, help="where the figures are written, too")
     arguments = parser.parse_args()
 
-    result = {"machine": machine(), "device": device(), "models": {}}
+    result = {"machine": machine(), "models": {}}
     print(", ".join(f"{key} {value}" for key, value in result["machine"].items()))
     jit_compile = True if arguments.xla else "auto"
-    steps = STEPS[result["device"]]
-    models = [("one layer", one_layer), *(sized(step, jit_compile) for step in steps)]
+    models = [("one layer", one_layer), *sized(GPU_STEPS if gpu() else STEPS, jit_compile)]
     for name, make_model in models:
         measured = measure(
             make_model, arguments.pairs, arguments.rounds, arguments.seconds, jit_compile
