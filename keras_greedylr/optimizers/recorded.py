@@ -35,7 +35,7 @@ class Recorded:
         """Runs the function, which uses these variables, on the inputs."""
         import torch
 
-        known = [(x.data_ptr(), x.device) for x in (variable.value for variable in variables)]
+        known: list[Any] = [(x._value.data_ptr(), x._value.device) for x in variables]
         known += [(x.dtype, x.device) for x in inputs]
         if known != self._known:
             self._known, self._calls, self._graph = known, 0, None

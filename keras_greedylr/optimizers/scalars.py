@@ -56,12 +56,12 @@ def select(condition: Any, a: Any, b: Any) -> Any:
 
 def maximum(a: Any, b: Any) -> Any:
     """The larger of a tensor and a number, or of two tensors of one dtype."""
-    return select(a > b, a, b) if keras.backend.backend() == "torch" else ops.maximum(a, b)
+    return a.clamp(min=b) if keras.backend.backend() == "torch" else ops.maximum(a, b)
 
 
 def minimum(a: Any, b: Any) -> Any:
     """The smaller of a tensor and a number, or of two tensors of one dtype."""
-    return select(a < b, a, b) if keras.backend.backend() == "torch" else ops.minimum(a, b)
+    return a.clamp(max=b) if keras.backend.backend() == "torch" else ops.minimum(a, b)
 
 
 def split(vector: Any, sizes: list[int]) -> Any:
