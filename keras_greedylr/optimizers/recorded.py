@@ -43,14 +43,21 @@ class Recorded:
         if self._calls <= WARMUP or torch.cuda.is_current_stream_capturing():
             self._function(*inputs)
             return
-        with torch.cuda.device(inputs[0].device):
-            if self._graph is None:
-                self._inputs = [torch.empty_like(x) for x in inputs]
-                graph = torch.cuda.CUDAGraph()
-                # Other threads, those that load data, may use the GPU meanwhile.
-                with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                    self._function(*self._inputs)
-                self._graph = graph
-            for kept, given in zip(self._inputs, inputs, strict=True):
-                kept.copy_(given)
-            self._graph.replay()
+        if self._graph is None:
+            self._record(inputs)
+        for kept, given in zip(self._inputs, inputs, strict=True):
+            kept.copy_(given)
+        self._graph.replay()
+
+    def _record(self, inputs: Sequence[Any]) -> None:
+        import torch
+
+        self._inputs = [torch.empty_like(x) for x in inputs]
+        graph = torch.cuda.CUDAGraph()
+        # Other threads, those that load data, may use the GPU meanwhile.
+        with (
+            torch.cuda.device(inputs[0].device),
+            torch.cuda.graph(graph, capture_error_mode="thread_local"),
+        ):
+            self._function(*self._inputs)
+        self._graph = graph
