@@ -33,8 +33,8 @@ BENCHMARKS = {
         False,
     ),
     "optimizer_cost": (
-        ("--pairs", "4", "--seconds", "20"),
-        ("--pairs", "1", "--rounds", "2"),
+        ("--sets", "3", "--seconds", "3"),
+        ("--sets", "1", "--seconds", "0.3"),
         False,
     ),
     "import_cost": (("--pairs", "3"), ("--pairs", "2"), False),

@@ -1,20 +1,23 @@
 """What GreedyOptimizer costs a step, against the optimizer it has inside, alone.
 
-    python tests/benchmarks/optimizer_cost.py [--pairs 4] [--rounds 25] [--seconds S] [--xla]
-        [--json PATH]
+    python tests/benchmarks/optimizer_cost.py [--sets 4] [--seconds 4] [--xla] [--json PATH]
 
 Each optimizer needs a model compiled for it, and two models compiled alike differ by some per
-cent. So several sets of models are compiled, each set in another order, and each set has a
-second plain model in it: its ratio says what the figures can tell. A round trains one epoch of
-each in turn; ratios are taken within a round. The models: one dense layer, where a step costs
-next to nothing, and networks whose step takes about as long as `STEPS` says, found by doubling
-their width. The backend is that of `KERAS_BACKEND`, the device the one it takes. On TensorFlow
-Keras compiles the step by XLA only where there is a GPU; `--xla` has it do so everywhere.
+cent. So several sets of models are compiled, and each set has a second plain model in it: its
+ratio says what the figures can tell. Each model of a set is in a `fit` of its own, all at once,
+but they train in turns of a few steps, so that what else the machine does falls on all of them. A
+round is one turn of each; ratios are taken within a round. The networks: one dense layer, where a
+step costs next to nothing, and those whose step takes about as long as `STEPS` says, found by
+doubling their width. The backend is that of `KERAS_BACKEND`, the device the one it takes. On
+TensorFlow Keras compiles the step by XLA only where there is a GPU; `--xla` has it do so
+everywhere.
 """
 
 import argparse
+import functools
 import json
-import math
+import random
+import threading
 import time
 from pathlib import Path
 
@@ -28,14 +31,13 @@ from callback_cost import (
     median_interval,
     one_layer,
     quartiles,
-    rounds_until,
 )
 
 from keras_greedylr import GreedyRule
 from keras_greedylr.optimizers import GreedyOptimizer
 
 STEPS, GPU_STEPS = (1.5, 10.0), (0.1, 1.0, 10.0)  # milliseconds
-EPOCH = 0.2  # seconds an epoch lasts, about
+TURN, EPOCH = 0.01, 2.0  # seconds they last, about
 
 BASE = "plain"
 CONTESTANTS = {
@@ -61,13 +63,19 @@ def network(width):
     return make
 
 
-def trained(make_model, wrap, steps, jit_compile="auto"):
-    """A model compiled, warmed up, and ready to train epochs of so many steps."""
+def compiled(make_model, wrap, jit_compile):
+    """A model, with what `fit` is to be given but data, and what makes data for so many steps."""
     keras.utils.set_random_seed(0)
     model, loss, batch_size, shape, classes = make_model()
     optimizer = wrap(keras.optimizers.SGD(1e-4))
     model.compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile)
-    return contestant(model, data_for(steps, batch_size, shape, classes), batch_size, list)
+    return model, batch_size, lambda steps: data_for(steps, batch_size, shape, classes)
+
+
+def step_time(make_model, jit_compile):
+    """Seconds that a step of the plain model takes in `fit`."""
+    model, batch_size, data = compiled(make_model, CONTESTANTS[BASE], jit_compile)
+    return contestant(model, data(100), batch_size, list)() / 1e6
 
 
 def sized(steps, jit_compile):
@@ -77,44 +85,143 @@ def sized(steps, jit_compile):
     """
     networks, width, taken = [], 16, 0.0
     if gpu():
-        host = trained(one_layer, CONTESTANTS[BASE], 100, jit_compile)() / 1e3
+        host = 1e3 * step_time(one_layer, jit_compile)
         steps = [host + milliseconds for milliseconds in steps]
     for milliseconds in steps:
         while taken < milliseconds and width < 2**14:
             width *= 2
-            taken = trained(network(width), CONTESTANTS[BASE], 100, jit_compile)() / 1e3
+            taken = 1e3 * step_time(network(width), jit_compile)
         networks.append((f"two layers of {width}", network(width)))
     return networks
 
 
-def measure(make_model, pairs, rounds, seconds, jit_compile):
-    """Trains the rounds of each set of models; returns what a step of each took."""
-    begun = time.monotonic()
-    microseconds = trained(make_model, CONTESTANTS[BASE], 50, jit_compile)()
-    steps = int(np.clip(EPOCH * 1e6 / microseconds, 8, 401))
-    names = list(CONTESTANTS)
-    sets = []  # for each, what the contestants took
-    for number in range(pairs):
-        order = names[number % len(names) :] + names[: number % len(names)]
-        epochs = {
-            name: trained(make_model, CONTESTANTS[name], steps, jit_compile) for name in order
-        }
-        times = {name: [] for name in names}
-        for turn in rounds_until(begun + seconds * (number + 1) / pairs, rounds, least=2):
-            for name in order[turn % len(order) :] + order[: turn % len(order)]:
-                times[name].append(epochs[name]())
-        sets.append({name: np.array(taken) for name, taken in times.items()})
+class Relay:
+    """Who of several trains: one at a time, each its turn of so many steps, for some seconds."""
+
+    def __init__(self, names, steps, seconds):
+        self.names = names
+        self.steps = steps
+        self.turns = {name: [] for name in names}  # the seconds that a step took in each
+        self.over = False
+        self._seconds = seconds
+        self._ready = {name: threading.Semaphore(0) for name in names}
+        self._failed = None
+
+    def run(self, fits):
+        """Runs the functions, which call `fit` with a `Turn`, each in a thread."""
+        threads = [threading.Thread(target=self._guard, args=(fits[name],)) for name in self.names]
+        for thread in threads:
+            thread.start()
+        self._end = time.monotonic() + self._seconds
+        self._ready[self.names[0]].release()
+        for thread in threads:
+            thread.join()
+        if self._failed:
+            raise self._failed
+
+    def _guard(self, fit):
+        try:
+            fit()
+        except Exception as error:
+            self._failed = self._failed or error
+            self.over = True
+            for ready in self._ready.values():
+                ready.release()
+
+    def wait(self, name):
+        """Waits for a turn. It is over for all in the same round."""
+        self._ready[name].acquire()
+        if name == self.names[0] and time.monotonic() > self._end:
+            self.over = True
+
+    def hand_over(self, name):
+        """Ends a turn."""
+        self._ready[self.names[(self.names.index(name) + 1) % len(self.names)]].release()
+
+
+class Turn(keras.callbacks.Callback):
+    """Trains in the turns of a relay. An epoch's end falls into a turn and is not counted."""
+
+    def __init__(self, relay, name):
+        super().__init__()
+        self.relay = relay
+        self.name = name
+
+    def on_train_begin(self, logs=None):
+        """Waits for the first turn."""
+        self.relay.wait(self.name)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Hands over after the steps of a turn."""
+        if batch % self.relay.steps:
+            return
+        if batch > 0:
+            wait_for_device(self._model)
+            taken = time.perf_counter() - self.begun
+            self.relay.turns[self.name].append(taken / self.relay.steps)
+            self.relay.hand_over(self.name)
+            self.relay.wait(self.name)
+            self._model.stop_training = self.relay.over
+        self.begun = time.perf_counter()
+
+    def on_train_end(self, logs=None):
+        """Lets the next one see that it is over."""
+        self.relay.hand_over(self.name)
+
+
+def wait_for_device(model):
+    """Until the steps that were begun are done."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.block_until_ready(model._jax_state)
+    elif keras.backend.backend() == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    elif gpu():
+        import tensorflow as tf
+
+        tf.test.experimental.sync_devices()
+
+
+def measure(make_model, sets, seconds, jit_compile):
+    """Trains sets of models for so long each; returns what a step of each took."""
+    step = step_time(make_model, jit_compile)
+    turn, epoch = int(np.clip(TURN / step, 2, 40)), int(np.clip(EPOCH / step, 20, 401))
+    rounds = []  # for each set, what the contestants took
+    for number in range(sets):
+        names = list(CONTESTANTS)
+        random.Random(number).shuffle(names)
+        relay, fits = Relay(names, turn, seconds), {}
+        for name in names:
+            model, batch_size, data = compiled(make_model, CONTESTANTS[name], jit_compile)
+            model.fit(*data(2), batch_size=batch_size, verbose=0)  # traces and compiles
+            fits[name] = functools.partial(
+                model.fit,
+                *data(epoch),
+                batch_size=batch_size,
+                epochs=10**6,
+                verbose=0,
+                callbacks=[Turn(relay, name)],
+            )
+        relay.run(fits)
+        # The first turn has begun what an epoch begins with.
+        rounds.append({name: np.array(turns[1:]) for name, turns in relay.turns.items()})
     return {
-        "steps": steps,
-        "rounds": [len(times[BASE]) for times in sets],
+        "steps_in_a_turn": turn,
+        "rounds": [len(times[BASE]) for times in rounds],
         "contestants": {
             name: {
-                "microseconds_a_step": quartiles(np.concatenate([times[name] for times in sets])),
+                "microseconds_a_step": quartiles(
+                    1e6 * np.concatenate([times[name] for times in rounds])
+                ),
                 "ratio": median_interval(np.concatenate(ratios)),
                 "ratio_of_each_set": [float(np.median(ratio)) for ratio in ratios],
             }
-            for name in names
-            for ratios in [[times[name] / times[BASE] for times in sets]]
+            for name in CONTESTANTS
+            for ratios in [[times[name] / times[BASE] for times in rounds]]
         },
     }
 
@@ -122,11 +229,8 @@ def measure(make_model, pairs, rounds, seconds, jit_compile):
 def main():
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=4, help="sets of models that are compiled")
-    parser.add_argument("--rounds", type=int, default=25, help="epochs of each model")
-    parser.add_argument(
-        "--seconds", type=float, default=math.inf, help="begin no round after that, for each model"
-    )
+    parser.add_argument("--sets", type=int, default=4, help="of models, for each network")
+    parser.add_argument("--seconds", type=float, default=4.0, help="that each set is trained")
     parser.add_argument("--xla", action="store_true", help="compile the step by XLA")
     parser.add_argument("--json", type=Path, help="where the figures are written, too")
     arguments = parser.parse_args()
@@ -136,13 +240,11 @@ def main():
     jit_compile = True if arguments.xla else "auto"
     models = [("one layer", one_layer), *sized(GPU_STEPS if gpu() else STEPS, jit_compile)]
     for name, make_model in models:
-        measured = measure(
-            make_model, arguments.pairs, arguments.rounds, arguments.seconds, jit_compile
-        )
+        measured = measure(make_model, arguments.sets, arguments.seconds, jit_compile)
         result["models"][name] = measured
-        epochs = ", ".join(map(str, measured["rounds"]))
-        print(f"\n{name}, {arguments.pairs} sets of models, {epochs} epochs of", end=" ")
-        print(f"{measured['steps']} steps. Median (quartiles); ratio within a round, median")
+        rounds = ", ".join(map(str, measured["rounds"]))
+        print(f"\n{name}, {arguments.sets} sets of models, {rounds} rounds, turns of", end=" ")
+        print(f"{measured['steps_in_a_turn']} steps. Median (quartiles); ratio in a round, median")
         print("[95 % interval], and of each set.")
         for contestant_name, figures in measured["contestants"].items():
             low, middle, high = figures["microseconds_a_step"]
