@@ -107,12 +107,13 @@ def _source(thing: Any) -> str | None:
         return None
 
 
-def _describe_model(model: keras.Model) -> int | None:
-    """Of the layers and how they are set, or `None` where a model of the user's does not tell."""
+def _describe_model(model: keras.Model) -> int:
+    """Of the layers and how they are set, or of its code where a model of the user's cannot tell."""
     try:
-        return _checksum(_anonymous(keras.saving.serialize_keras_object(model)))
+        told = _anonymous(keras.saving.serialize_keras_object(model))
     except (NotImplementedError, TypeError, ValueError):
-        return None
+        told = _source(type(model))
+    return _checksum(told)
 
 
 # Entries of a configuration that hold names, which count the objects of a process, also those of
