@@ -61,7 +61,7 @@ test-oldest: $(oldest)  ## run the tests on the oldest Keras
 	KERAS_BACKEND=tensorflow .venv-oldest/bin/pytest $(in_parallel)
 
 # The pinned environments are for machines without a GPU, so this one is the caller's.
-test-gpu: export PYTHONPATH := $(CURDIR)
+test-gpu: export PYTHONPATH := $(CURDIR):$(PYTHONPATH)
 test-gpu:  ## test and measure on a GPU, on each backend that PYTHON has
 	@set -e; for backend in tensorflow jax torch; do \
 		$(PYTHON) -c "import $$backend" 2>/dev/null || continue; \

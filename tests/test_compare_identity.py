@@ -28,38 +28,43 @@ def test_a_folder_of_another_model_is_refused(tmp_path, other):
         bare(["constant"], changed, seeds=1, out=tmp_path)
 
 
-class Silent(keras.Model):
-    """A model that cannot tell how it is set."""
-
-    def __init__(self):
-        super().__init__()
-        self.dense = keras.layers.Dense(1)
+class Silent(keras.layers.Dense):
+    """A layer that cannot tell how it is set."""
 
     def get_config(self):
         raise NotImplementedError
 
-    def call(self, x):
-        return self.dense(x)
-
 
 class Doubled(Silent):
-    """The same weights, and another model."""
+    """The same weights, and another layer."""
 
     def call(self, x):
-        return 2.0 * self.dense(x)
+        return 2.0 * super().call(x)
 
 
-def test_a_model_that_cannot_tell_is_known_by_its_code(tmp_path):
-    def make(kind):
-        model = kind()
+class Whole(keras.Model):
+    """A model of the user's."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.layer = kind(1)
+
+    def call(self, x):
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("make", [Whole, lambda kind: keras.Sequential([kind(1)])])
+def test_a_model_that_cannot_tell_is_known_by_its_code(make, tmp_path):
+    def build(kind):
+        model = make(kind)
         model(X[:1])
         model.compile(keras.optimizers.SGD(0.05), loss="mse", run_eagerly=True)
         return model
 
     for _ in range(2):
-        bare(["constant"], lambda: make(Silent), seeds=1, out=tmp_path)
-    with pytest.raises(ValueError, match="comparison of other settings: .*model was"):
-        bare(["constant"], lambda: make(Doubled), seeds=1, out=tmp_path)
+        bare(["constant"], lambda: build(Silent), seeds=1, out=tmp_path)
+    with pytest.raises(ValueError, match=r"comparison of other settings: .*model was"):
+        bare(["constant"], lambda: build(Doubled), seeds=1, out=tmp_path)
 
 
 @pytest.fixture

@@ -133,6 +133,21 @@ def test_on_two_devices():
     np.testing.assert_allclose(shown["losses"], spy.looked, rtol=1e-4)
 
 
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="Keras' own fails there")
+def test_stateless_apply_leaves_the_optimizer_as_it_is():
+    optimizer, weight = greedy(), keras.Variable([1.0])
+    optimizer.build([weight])
+    rate = [v is optimizer.learning_rate for v in optimizer.variables].index(True)
+    values, weights = [ops.copy(v.value) for v in optimizer.variables], [weight.value]
+    path = []
+    for loss in LOSSES:
+        optimizer.scale_loss(ops.convert_to_tensor(loss))
+        weights, values = optimizer.stateless_apply(values, [ops.ones((1,))], weights)
+        path.append(float(ops.convert_to_numpy(values[rate])))
+    np.testing.assert_allclose(path, rates(follow(RULE, LOSSES))[1:], rtol=TOLERANCE)
+    assert optimizer.state.learning_rate == pytest.approx(START)
+
+
 # What it cannot do, it says.
 
 

@@ -108,12 +108,16 @@ def _source(thing: Any) -> str | None:
 
 
 def _describe_model(model: keras.Model) -> int:
-    """Of the layers and how they are set, or of its code where a model of the user's cannot tell."""
+    """Of the layers and how they are set; of the user's own code where a part cannot tell."""
     try:
-        told = _anonymous(keras.saving.serialize_keras_object(model))
+        return _checksum(_anonymous(keras.saving.serialize_keras_object(model)))
     except (NotImplementedError, TypeError, ValueError):
-        told = _source(type(model))
-    return _checksum(told)
+        kinds = [kind for layer in model._flatten_layers() for kind in type(layer).__mro__]
+        return _checksum([_source(kind) for kind in kinds if _is_users(kind)])
+
+
+def _is_users(kind: type) -> bool:
+    return kind.__module__.split(".")[0] not in ("builtins", "keras", "tensorflow", "torch", "jax")
 
 
 # Entries of a configuration that hold names, which count the objects of a process, also those of

@@ -5,8 +5,8 @@ with the gradients after. Here the first keeps the loss, and the second hands th
 the optimizer inside and then the loss to the rule. So the step is taken at the rate that earlier
 losses led to, and the new rate is that of the next one, as under the callback `GreedyLR`.
 
-On PyTorch nothing is compiled and each operation on a tensor costs microseconds. On its CPU the
-values are in the host's memory already: there the rule runs in Python. On a GPU its operations are
+Where PyTorch compiles nothing each operation on a tensor costs microseconds. On a CPU the values
+are in the host's memory already: there the rule runs in Python. On a GPU its operations are
 recorded once and then started as one.
 """
 
@@ -203,7 +203,7 @@ class GreedyOptimizer(LossScaleOptimizer):
         )
         values = [*optimizer_variables[:own], *inner]
         with keras.StatelessScope(list(zip(self.variables, values, strict=True))) as scope:
-            self._look(loss, before)
+            self._look_on_device(loss, before)
         return trainable_variables, [scope.get_current_value(v) for v in self.variables]
 
     def _take_loss(self) -> Any:
@@ -230,17 +230,16 @@ class GreedyOptimizer(LossScaleOptimizer):
 
     def _look(self, loss: Any, before: Any) -> None:
         """Lets the rule look at a step that was taken, after `before` batches."""
-        counted = [] if before is None else [before]
-        if not _is_eager():
-            self._look_on_device(loss, *counted)
-        elif loss.is_cpu:
-            self._look_on_host(float(loss), *counted)
-        elif loss.is_cuda:
+        eager = TORCH and not torch.compiler.is_compiling()
+        if eager and loss.is_cpu:
+            self._look_on_host(float(loss), before)
+        elif eager and loss.is_cuda:
             single = _single(self.inner_optimizer)
             used = [self._vector, single._learning_rate, single._iterations, self._loss_sum]
-            self._recorded([x for x in used if x is not None], loss, *counted)
+            inputs = [loss] if before is None else [loss, before]
+            self._recorded([x for x in used if x is not None], *inputs)
         else:
-            self._look_on_device(loss, *counted)
+            self._look_on_device(loss, before)
 
     def _look_on_device(self, loss: Any, before: Any = None) -> None:
         """In tensors."""
@@ -262,7 +261,7 @@ class GreedyOptimizer(LossScaleOptimizer):
         self._vector.assign(after)
         _single(self.inner_optimizer)._learning_rate.assign(rate)
 
-    def _look_on_host(self, loss: float, before: Any = None) -> None:
+    def _look_on_host(self, loss: float, before: Any) -> None:
         """In Python's numbers."""
         if before is not None:
             now = self._taken()
@@ -275,7 +274,7 @@ class GreedyOptimizer(LossScaleOptimizer):
                 if not applied:
                     return
                 loss /= self._batches
-        # Not a copy: `assign` takes a hundred times as long, `value` ten times.
+        # Not a copy: `assign` takes many times as long.
         memory = self._vector._value.detach().numpy()
         rate = memory[0]
         memory[:] = self._device_rule.update_on_host(memory.tolist(), loss)
@@ -307,11 +306,6 @@ def _single(optimizer: Any) -> Any:
 def _array(variable: keras.Variable) -> np.ndarray:
     # By way of a tensor: a variable spread over replicas is no array.
     return ops.convert_to_numpy(ops.convert_to_tensor(variable))
-
-
-def _is_eager() -> bool:
-    """Whether each operation is run by itself and at once."""
-    return TORCH and not torch.compiler.is_compiling()
 
 
 def _over_replicas(loss: Any) -> Any:

@@ -46,7 +46,7 @@ ON_GPU = ("callback_cost", "optimizer_cost")
 
 
 def finds_gpu(backend):
-    """Whether this interpreter has the backend and that a GPU."""
+    """Whether this interpreter has the backend, with what is measured, and that a GPU."""
     code = "import sys, callback_cost; sys.exit(not callback_cost.gpu())"
     environment = {**os.environ, "KERAS_BACKEND": backend}
     return not subprocess.run(
@@ -190,7 +190,7 @@ def report(result):
     for backend, results in figures.items():
         told = results["callback_cost"].get("machine", {})
         lines.append(f"- {backend}: " + ", ".join(f"{key} {value}" for key, value in told.items()))
-    missing = "no GPU" if result["gpu"] else "no environment"
+    missing = "not there, or without a GPU" if result["gpu"] else "no environment"
     lines += [f"- {backend}: left out, {missing}" for backend in result["left_out"]]
     lines += [
         f"- {backend}, {name}: failed: {found['failed']}"

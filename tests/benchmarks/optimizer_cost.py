@@ -7,7 +7,7 @@ cent. So several sets of models are compiled, and each set has a second plain mo
 ratio says what the figures can tell. Each model of a set is in a `fit` of its own, all at once,
 but they train in turns of a few steps, so that what else the machine does falls on all of them. A
 round is one turn of each; ratios are taken within a round. The networks: one dense layer, where a
-step costs next to nothing, and those whose step takes about as long as `STEPS` says, found by
+step costs next to nothing, and those whose step takes at least as long as `STEPS` says, found by
 doubling their width. The backend is that of `KERAS_BACKEND`, the device the one it takes. On
 TensorFlow Keras compiles the step by XLA only where there is a GPU; `--xla` has it do so
 everywhere.
@@ -38,6 +38,7 @@ from keras_greedylr.optimizers import GreedyOptimizer
 
 STEPS, GPU_STEPS = (1.5, 10.0), (0.1, 1.0, 10.0)  # milliseconds
 TURN, EPOCH = 0.01, 2.0  # seconds they last, about
+LEAST = 3  # rounds
 
 BASE = "plain"
 CONTESTANTS = {
@@ -81,18 +82,16 @@ def step_time(make_model, jit_compile):
 def sized(steps, jit_compile):
     """The networks, by doubling the width, whose step takes at least so many milliseconds each.
 
-    On a GPU that much longer than the smallest model's, for which only the host has work.
+    On a GPU that much longer than a narrow one's, for which only the host has work.
     """
-    networks, width, taken = [], 16, 0.0
-    if gpu():
-        host = 1e3 * step_time(one_layer, jit_compile)
-        steps = [host + milliseconds for milliseconds in steps]
+    host = 1e3 * step_time(network(16), jit_compile) if gpu() else 0.0
+    width, taken, widths = 16, 0.0, []
     for milliseconds in steps:
-        while taken < milliseconds and width < 2**14:
+        while taken < host + milliseconds and width < 2**14:
             width *= 2
             taken = 1e3 * step_time(network(width), jit_compile)
-        networks.append((f"two layers of {width}", network(width)))
-    return networks
+        widths.append(width)
+    return [(f"two layers of {width}", network(width)) for width in dict.fromkeys(widths)]
 
 
 class Relay:
@@ -129,9 +128,10 @@ class Relay:
                 ready.release()
 
     def wait(self, name):
-        """Waits for a turn. It is over for all in the same round."""
+        """Waits for a turn. It is over for all in the same round, after some."""
         self._ready[name].acquire()
-        if name == self.names[0] and time.monotonic() > self._end:
+        some = len(self.turns[name]) > LEAST
+        if name == self.names[0] and some and time.monotonic() > self._end:
             self.over = True
 
     def hand_over(self, name):
@@ -150,6 +150,7 @@ class Turn(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Waits for the first turn."""
         self.relay.wait(self.name)
+        self._model.stop_training = self.relay.over  # another has failed
 
     def on_train_batch_begin(self, batch, logs=None):
         """Hands over after the steps of a turn."""
