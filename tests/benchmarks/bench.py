@@ -28,8 +28,8 @@ ENVIRONMENTS = {"tensorflow": ".venv", "jax": ".venv-jax", "torch": ".venv-torch
 # What is run: the arguments, those of `--quick`, and whether on TensorFlow only.
 BENCHMARKS = {
     "callback_cost": (
-        ("--seconds", "18", "--steps", "201"),
-        ("--rounds", "2", "--steps", "51"),
+        ("--sets", "3", "--seconds", "3"),
+        ("--sets", "1", "--seconds", "0.3"),
         False,
     ),
     "optimizer_cost": (
@@ -47,7 +47,7 @@ ON_GPU = ("callback_cost", "optimizer_cost")
 
 def finds_gpu(backend):
     """Whether this interpreter has the backend, with what is measured, and that a GPU."""
-    code = "import sys, callback_cost; sys.exit(not callback_cost.gpu())"
+    code = "import sys, callback_cost, machine; sys.exit(not machine.gpu())"
     environment = {**os.environ, "KERAS_BACKEND": backend}
     return not subprocess.run(
         [sys.executable, "-c", code], cwd=HERE, env=environment, capture_output=True
@@ -67,9 +67,6 @@ def run(name, python, backend, arguments):
         if done.returncode:
             return {"failed": (done.stderr.strip() or "no message").splitlines()[-1]}
         figures = json.loads(path.read_text())
-    for measured in figures.get("models", {}).values():
-        for contestant in measured["contestants"].values():
-            contestant.pop("rounds", None)  # thousands of lines
     return figures
 
 
@@ -110,13 +107,19 @@ def interval(values):
     return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def costs(figures, name, unit):
+def costs(figures, name):
     """A table of what contestants took: of `callback_cost` or `optimizer_cost`."""
     rows = []
     for backend, results in figures.items():
         for model, measured in results[name].get("models", {}).items():
             rows += [
-                (backend, model, contestant, spread(taken[unit]), interval(taken["ratio"]))
+                (
+                    backend,
+                    model,
+                    contestant,
+                    spread(taken["microseconds_a_step"]),
+                    interval(taken["ratio"]),
+                )
                 for contestant, taken in measured["contestants"].items()
             ]
     return table(("backend", "model", "", "microseconds (quartiles)", "ratio [95 %]"), rows)
@@ -199,9 +202,9 @@ def report(result):
         if "failed" in found
     ]
     lines += ["", "## A batch with a callback, against `fit` with none", ""]
-    lines += costs(figures, "callback_cost", "microseconds_a_batch")
+    lines += costs(figures, "callback_cost")
     lines += ["## A step with GreedyOptimizer, against the optimizer inside it alone", ""]
-    lines += costs(figures, "optimizer_cost", "microseconds_a_step")
+    lines += costs(figures, "optimizer_cost")
     if result["gpu"]:
         return finished(lines)
     lines += ["## One decision", "", *calls(figures)]

@@ -26,7 +26,8 @@ import keras_greedylr_agents  # noqa: F401  before TensorFlow
 import keras
 import numpy as np
 import tensorflow as tf
-from callback_cost import machine, quartiles
+from machine import machine
+from turns import quartiles
 
 from keras_greedylr.observation import DECISIONS
 from keras_greedylr_agents.environment import ScheduleEnvironment

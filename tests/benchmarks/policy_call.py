@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from callback_cost import machine, quartiles
+from machine import machine
+from turns import quartiles
 
 from keras_greedylr import GreedyRule, observation
 from keras_greedylr.policy import load_policy
