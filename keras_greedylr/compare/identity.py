@@ -112,6 +112,7 @@ def _describe_model(model: keras.Model) -> int:
     try:
         return _checksum(_anonymous(keras.saving.serialize_keras_object(model)))
     except (NotImplementedError, TypeError, ValueError):
+        # It trains all the same: a comparison needs no configuration, only to tell models apart.
         kinds = [kind for layer in model._flatten_layers() for kind in type(layer).__mro__]
         return _checksum([_source(kind) for kind in kinds if _is_users(kind)])
 
