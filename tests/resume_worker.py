@@ -30,6 +30,24 @@ MODES = {
 }
 
 
+class Backup(keras.callbacks.BackupAndRestore):
+    """Keeps two epochs; may be killed in the middle of its own write."""
+
+    def __init__(self, folder, kill):
+        super().__init__(folder, double_checkpoint=True)
+        self.kill = kill
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.kill and (self.kill["hook"], self.kill["epoch"]) == ("write", epoch):
+            self.model.save_weights = self._half
+        super().on_epoch_end(epoch, logs)
+
+    def _half(self, filepath, overwrite):
+        keras.Model.save_weights(self.model, filepath, overwrite=overwrite)
+        os.truncate(filepath, os.path.getsize(filepath) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Killer(keras.callbacks.Callback):
     """Kills its own process at a hook of an epoch."""
 
@@ -58,9 +76,9 @@ class Killer(keras.callbacks.Callback):
 def train(folder, mode, order, kill=None):
     """Trains, for the first time or again; returns the rates of each epoch's batches."""
     greedy = GreedyLR(**MODES[mode], state_path=Path(folder, "state.json"))
-    backup = keras.callbacks.BackupAndRestore(Path(folder, "backup"))
+    backup = Backup(Path(folder, "backup"), kill)
     callbacks = [greedy, backup] if order == "greedy first" else [backup, greedy]
-    if kill:
+    if kill and kill["hook"] != "write":
         callbacks.insert(kill["place"], Killer(kill["hook"], kill["epoch"], kill.get("batch", 0)))
     probe = Probe()
     rates = {}

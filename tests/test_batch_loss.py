@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from helpers import NEVER, Spy, data, fit, linear
 
-from keras_greedylr.callbacks.batch_loss import BatchLoss
-
 FIRST = {"rtol": 1e-4}  # in the first 200 steps of an epoch
 LATE = {"rtol": 2e-3}  # at its step 5,000
 
@@ -186,15 +184,3 @@ def test_batches_of_different_sizes_that_were_looked_at_together_share_their_los
     # After the first report all but the last are looked at together; then each by itself.
     losses[1:11] = [np.average(losses[1:11], weights=sizes[1:11])] * 10
     np.testing.assert_allclose(spy.looked, losses, **FIRST)
-
-
-def test_a_count_that_another_thread_has_held_meanwhile_is_kept():
-    class Overtaken(BatchLoss):
-        def _read_count(self):
-            late = super()._read_count()
-            self._held = 40.0  # by the thread that was quicker, before a validation reset it
-            return late
-
-    losses = Overtaken(linear(), 5)
-    losses.hold_count()
-    assert losses._held == 40.0

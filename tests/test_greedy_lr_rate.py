@@ -141,7 +141,8 @@ def test_a_rate_restored_by_another_callback_is_the_initial_rate():
         assert greedy.rule.max_lr == pytest.approx(4.0)
 
 
-# On JAX each use of `self.model` inside an epoch copies all variables.
+# On JAX each use of `self.model` inside an epoch copies all variables; after a batch the rate is
+# put where the training loop has it.
 
 
 @pytest.mark.parametrize("update_every", ["epoch", 1])
@@ -170,7 +171,9 @@ def test_the_model_is_touched_only_when_the_rate_changes(update_every):
 
     greedy = Counting(factor=0.5, patience=2, update_every=update_every)
     fit(linear(), [greedy], epochs=10)
-    assert greedy.touched_in_epochs == greedy.changes > 0
+    assert greedy.changes > 0
+    in_place = keras.backend.backend() == "jax" and update_every == 1
+    assert greedy.touched_in_epochs == (0 if in_place else greedy.changes)
 
 
 class ReadsTheModel(keras.callbacks.Callback):

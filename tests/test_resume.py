@@ -23,7 +23,7 @@ VALIDATED, NOT_VALIDATED = (3, 5, 7), (2, 4, 6)
 
 
 def draw_tries():
-    """Twenty tries: each mode and order between the two writes, and others, at a seeded epoch."""
+    """Tries: each mode and order between the two writes and in Keras', and others, seeded."""
     rng = random.Random(0)
     tries = []
     for mode in MODES:
@@ -32,6 +32,8 @@ def draw_tries():
             if mode in ("epoch", "three batches"):
                 epochs = range(2, 8)
             kill = {"hook": "epoch_end", "place": 1, "epoch": rng.choice(epochs)}
+            tries.append({"mode": mode, "order": order, "kill": kill})
+            kill = {"hook": "write", "place": None, "epoch": rng.randrange(2, 8)}
             tries.append({"mode": mode, "order": order, "kill": kill})
     for number in range(12):
         kill = [
@@ -63,8 +65,8 @@ def outcomes(tmp_path_factory):
     return paths, answers[len(whole) :]
 
 
-def test_there_are_twenty_tries():
-    assert len(TRIES) == 20
+def test_there_are_tries_of_each_kind():
+    assert len(TRIES) == 28
     kills = [one["kill"] for one in TRIES]
     assert {(kill["hook"], kill["place"]) for kill in kills} == {
         ("epoch_end", 0),
@@ -72,6 +74,7 @@ def test_there_are_twenty_tries():
         ("epoch_end", 2),
         ("validation", 1),
         ("batch", 1),
+        ("write", None),
     }
     assert {kill["epoch"] for kill in kills} == {2, 3, 4, 5, 6, 7}
 

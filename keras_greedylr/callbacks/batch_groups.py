@@ -1,7 +1,7 @@
 """Values of groups of batches, out of the batch logs of a `fit`, when they are needed.
 
 Between two looks at which something can happen, reports are only kept: many at a time cost less
-than one by one, and on JAX none is waited for meanwhile.
+than one by one, and on JAX, where they are on their way still, none is waited for meanwhile.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 
 import keras
 
-from keras_greedylr.callbacks.batch_loss import BatchLoss
-from keras_greedylr.callbacks.late_logs import MOST, LateLogs, Report
+from keras_greedylr.callbacks.batch_loss import BatchLoss, Report
 from keras_greedylr.validation import check_float, check_int
 
+MOST = 256  # reports that may be kept
 Group = tuple[int, float]  # the index of its last batch, and its value
 
 
 class BatchGroups:
-    """Cuts the reports of one `fit` into groups of batches; to be made in its thread.
+    """Cuts the reports of one `fit` into groups of batches.
 
     Args:
         model: The model in training.
@@ -44,7 +44,7 @@ class BatchGroups:
         absent: Callable[[dict[str, Any]], str],
     ):
         self.losses = BatchLoss(model, steps)
-        self._late = LateLogs()
+        self._reports: list[Report] = []  # kept
         self._steps = steps
         self._monitor = monitor
         self._size = size
@@ -58,36 +58,16 @@ class BatchGroups:
     def begin_epoch(self) -> None:
         """Begins an epoch, with the group that is under way."""
         self.losses.begin_epoch()
-        self._late.begin_epoch()
+        self._reports = []
         self._needed_at = 0
 
-    def before(self, batch: int) -> list[Group] | None:
-        """Before a batch, where reports come in threads.
-
-        Returns:
-            The groups completed, if it is time to look at them, else None. It waits for them. To
-            be followed by `look_after`.
-        """
-        due = self._take(self._late.take(), batch) if batch >= self._needed_at else None
-        self._late.outstanding += 1
-        return due
-
-    def after(self, batch: int, logs: dict[str, Any]) -> list[Group] | None:
-        """After a batch, in whatever thread: as `before`, where this is the thread of `fit`."""
-        if self._late.strange():
-            return None
-        self._late.put((batch, dict(logs)))  # other callbacks may change theirs
-        if batch + 1 < self._needed_at:
-            return None
-        if self._late.at_once():
-            return self._take(self._late.take_arrived(), batch + 1)
-        if self._steps is not None and batch + 1 >= self._steps:
-            self.losses.hold_count()  # another callback may evaluate before the epoch's end
-        return None
-
-    def rest(self) -> list[Group]:
-        """At an epoch's end: the groups completed that were not looked at."""
-        return self._take(self._late.take_arrived(), 0)
+    def keep(self, batch: int, logs: dict[str, Any]) -> bool:
+        """Keeps a report; returns whether it is time to `take` the groups they complete."""
+        try:
+            self._reports.append((batch, logs[self._monitor]))
+        except KeyError:
+            raise ValueError(self._absent(logs)) from None
+        return batch + 1 >= self._needed_at
 
     def look_after(self, groups: int) -> None:
         """Says after how many groups more something may happen."""
@@ -101,16 +81,15 @@ class BatchGroups:
 
     def hold(self) -> None:
         """Before a validation: keeps what reports not taken yet are to be reckoned with."""
-        if self._late.waiting():
+        if self._reports:
             self.losses.hold_count()
 
-    def _take(self, reports: list[Report], upto: int) -> list[Group]:
-        """The groups that reports, in order, of batches before `upto` complete."""
-        self._upto, completed = upto, []
-        for _, logs in reports:
-            if self._monitor not in logs:
-                raise ValueError(self._absent(logs))
-        taken = self.losses.take(self._monitor, reports) if reports else []
+    def take(self) -> list[Group]:
+        """Returns the groups that the reports kept complete; to be followed by `look_after`."""
+        reports, self._reports = self._reports, []
+        self._upto = reports[-1][0] + 1 if reports else 0
+        completed = []
+        taken = self.losses.take(reports, self._monitor == "loss") if reports else []
         for (batch, _), (value, batches) in zip(reports, taken, strict=True):
             self._sum += value * batches
             self._batches += batches

@@ -17,14 +17,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
+import numpy as np
 
-from keras_greedylr.callbacks.late_logs import Report
 from keras_greedylr.callbacks.live_scalar import LiveScalar
 from keras_greedylr.callbacks.schedule import single_optimizers
 
 ROUNDING = 2.0**-23  # of a count in single precision
+
+Report = tuple[int, Any]  # the index Keras gives with a batch's logs, and a metric in them
 
 
 class BatchLoss:
@@ -72,9 +75,7 @@ class BatchLoss:
     def hold_count(self) -> None:
         """Keeps the epoch's count of samples, for reports that come after validation reset it."""
         if self._held is None:
-            count = self._read_count()
-            if self._held is None:  # two threads may wait for the same last batch
-                self._held = count
+            self._held = self._read_count()
 
     @property
     def alone(self) -> bool:
@@ -82,20 +83,21 @@ class BatchLoss:
         known = self._equal and self._steps is not None
         return not self._sought or (self._counter is not None and not known)
 
-    def take(self, monitor: str, reports: Sequence[Report]) -> list[tuple[float, int]]:
+    def take(self, reports: Sequence[Report], is_loss: bool = True) -> list[tuple[float, int]]:
         """Takes in reports, in order, when no further batch has been trained.
 
         Args:
-            monitor: The metric. One that is not the loss is taken as Keras shows it.
             reports: At least one: the index Keras gives with it, of the last batch it covers, and
-                the logs, with `monitor` among them. The last of an epoch is to come alone.
+                the metric. The last of an epoch is to come alone.
+            is_loss: Whether the metric is the loss. Another is taken as Keras shows it.
 
         Returns:
             For each the mean loss of the batches since the report before, and how many there were.
         """
         batches = self._advance(reports)
-        means = [float(logs[monitor]) for _, logs in reports]
-        count = self._read_count() if monitor == "loss" else None
+        # On JAX it may be on its way still; `float` takes three times as long as by way of NumPy.
+        means = [float(np.asarray(metric)) for _, metric in reports]
+        count = self._read_count() if is_loss else None
         if count is None:
             return list(zip(means, batches, strict=True))
         samples, whole = count - self._count, max(sum(batches), 1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
-import keras
 import numpy as np
 
-from keras_greedylr.callbacks.batch_groups import BatchGroups, Group
+from keras_greedylr.callbacks.batch_ends import BatchEnds
+from keras_greedylr.callbacks.batch_groups import BatchGroups
 from keras_greedylr.callbacks.metric_direction import metric_direction
 from keras_greedylr.callbacks.reason import absence, reason
 from keras_greedylr.callbacks.schedule import Schedule
@@ -144,21 +144,12 @@ class GreedyLR(Schedule):
         self._horizon = 1
         self._make_rule(1.0, "min")  # so that bad arguments raise here and not in `fit`
         self._validated = update_every == "validation" or monitor.startswith("val_")
-        self._hook_batches()
-
-    def _hook_batches(self) -> None:
-        """Listens to batches only if it must: on JAX and PyTorch each then waits for its logs."""
-        if not isinstance(self.update_every, str):
-            self.on_train_batch_end = self._on_batch_of_group
-            if self.state_path is None and keras.backend.backend() == "jax":
-                # Logs are waited for only before a batch where the rate could have moved.
-                self.on_train_batch_begin = self._before_batch_of_group
-                self.async_safe = True
-        elif self.state_path is not None and not self.monitor.startswith("val_"):
+        self._ends: BatchEnds | None = None  # only if it must: on PyTorch each batch then waits
+        if not isinstance(update_every, str):
+            self._ends = BatchEnds(self, self._keep_batch, self._look_at_groups)
+        elif state_path is not None and not monitor.startswith("val_"):
             # What the epoch decides is on disk before any other callback's `on_epoch_end`.
-            self.on_train_batch_end = self._on_batch_of_epoch
-            # It touches no model, so it may run in a thread; a validation needs the logs by then.
-            self.async_safe = not self._validated
+            self._ends = BatchEnds(self, self._keep_last, self._look_at_last)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -245,25 +236,22 @@ class GreedyLR(Schedule):
         super().on_epoch_begin(epoch, logs)
         self._settled = False
         self._groups.begin_epoch()
+        if self._ends is not None:
+            self._ends.begin_epoch()
         if self._validated:
             self._save(epoch + 1)  # holds if the epoch ends without a validation
 
-    def _before_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._look_at(self._groups.before(batch))
+    def _keep_batch(self, batch: int, logs: dict[str, Any]) -> bool:
+        return self._groups.keep(batch, logs)
 
-    def _on_batch_of_group(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._look_at(self._groups.after(batch, logs or {}))
+    def _look_at_groups(self, batch: int) -> None:
+        self.catch_up()
         if self.state_path is not None and self._is_last(batch):
             self._save((self._epoch or 0) + 1)
 
     def catch_up(self) -> None:
-        """Looks at the epoch's last batches, whose reports may have come in a thread."""
-        self._look_at(self._groups.rest())
-
-    def _look_at(self, completed: list[Group] | None) -> None:
-        """Looks at groups of batches, of which only the last can move the rate, if it is time."""
-        if completed is None:
-            return
+        """Looks at the groups of batches completed, of which only the last can move the rate."""
+        completed = self._groups.take()
         # Only who listens wants to hear of those at which nothing happens.
         looks = [[group] for group in completed] if self._listeners else [completed]
         for groups in filter(None, looks):
@@ -272,11 +260,21 @@ class GreedyLR(Schedule):
                 self._apply("batch", groups[-1][0], self.state.learning_rate, self._reason)
         self._groups.look_after(self.rule.idle(self.state) + 1)
 
-    def _on_batch_of_epoch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._validated:
-            self._training_logs = logs or {}
-        elif self._is_last(batch):
-            self._settle(logs or {})
+    def _keep_last(self, batch: int, logs: dict[str, Any]) -> bool:
+        self._training_logs = logs
+        return not self._validated and self._is_last(batch)
+
+    def _look_at_last(self, batch: int) -> None:
+        self._settle(self._training_logs)
+
+    def _assign(self, rate: float) -> None:
+        pairs = zip(self._optimizers, self._ratios, strict=True)
+        if self._ends is not None and all(
+            [self._ends.put(optimizer._learning_rate, rate * ratio) for optimizer, ratio in pairs]
+        ):
+            self._rate = rate
+        else:
+            super()._assign(rate)
 
     def _is_last(self, batch: int) -> bool:
         """Whether the epoch ends with this batch; false where nobody can know."""
@@ -299,6 +297,8 @@ class GreedyLR(Schedule):
         self.catch_up()
         self._log_rate(logs)
         if not isinstance(self.update_every, str):
+            assert self._ends is not None
+            self._ends.end_epoch()
             self._assign_again(self._groups.losses.batches)
         else:
             self._settle(logs)
@@ -316,6 +316,8 @@ class GreedyLR(Schedule):
             raise ValueError(self._absent(dict.fromkeys(self._names)))
         super().on_train_end(logs)
         self._epoch = None
+        if self._ends is not None:
+            self._ends.end()
 
     def _settle(self, logs: dict[str, Any]) -> None:
         """Lets the rule look at the epoch once, as early as its metric is there."""

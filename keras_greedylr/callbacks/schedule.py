@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import functools
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import keras
 import numpy as np
 
+from keras_greedylr.callbacks.live_scalar import JAX, to_device
 from keras_greedylr.state_file import KEPT_EPOCHS, SavedStates, read_states, write_states
 from keras_greedylr.validation import check_choice
 
@@ -289,13 +289,4 @@ def _tensor(number: float) -> Any:
     Not handed to Keras as it is: TensorFlow would keep a tensor for each number it ever saw.
     """
     array = np.asarray(number, "float64" if keras.config.floatx() == "float64" else "float32")
-    if keras.backend.backend() == "jax":
-        return _compiled_identity()(array)  # a tenth of what `jax.numpy.asarray` takes in a `fit`
-    return keras.ops.convert_to_tensor(array)
-
-
-@functools.cache
-def _compiled_identity() -> Callable[[Any], Any]:
-    import jax
-
-    return jax.jit(lambda x: x)
+    return to_device(array) if JAX else keras.ops.convert_to_tensor(array)
