@@ -44,7 +44,7 @@ def drive_on_host(rule, rate, metrics):
     device, path = DeviceRule(rule), []
     vector = device.init(float(np.float32(rate)))
     for metric in metrics:
-        vector = np.float32(device.update_on_host(vector, float(metric))).tolist()
+        vector = np.float32(device.update_on_host(vector, [float(metric)])[0]).tolist()
         path.append(vector[0])
     return np.array(path), device.to_state(vector)
 

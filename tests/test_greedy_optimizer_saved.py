@@ -6,7 +6,16 @@ import json
 import keras
 import numpy as np
 import pytest
-from given_losses import LOSSES, RULE, START, fit, greedy, make_model
+from given_losses import (
+    LOSSES,
+    RULE,
+    START,
+    assert_same_state,
+    fit,
+    follow,
+    greedy,
+    make_model,
+)
 from helpers import Probe
 from keras import ops
 
@@ -57,6 +66,47 @@ def test_backup_and_restore_goes_on_exactly(tmp_path):
     backup = keras.callbacks.BackupAndRestore(tmp_path)
     fit(make_model(greedy()), LOSSES[:11], [backup, rest], epochs=4)
     assert rest.batches == whole.batches[22:]
+
+
+PATIENT = dataclasses.replace(RULE, patience=3)  # so that losses are kept for some steps
+
+
+def look_at_state(optimizer):
+    return optimizer.state
+
+
+def look_at_variables(optimizer):
+    return [ops.convert_to_numpy(variable) for variable in optimizer.variables]
+
+
+@pytest.mark.parametrize("look", [look_at_state, look_at_variables])
+def test_who_looks_sees_all_losses_and_changes_nothing(look):
+    class Looks(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            look(self.model.optimizer)
+            states.append(self.model.optimizer.state)
+
+    states, models, probes = [], [], []
+    for beside in ([], [Looks()]):
+        models.append(make_model(greedy(PATIENT)))
+        probes.append(Probe())
+        fit(models[-1], LOSSES, [probes[-1], *beside])
+    assert probes[0].batches == probes[1].batches
+    assert models[0].optimizer.state == models[1].optimizer.state
+    for ours, theirs in zip(states, follow(PATIENT, LOSSES)[1:], strict=True):
+        assert_same_state(ours, theirs)
+
+
+@pytest.mark.parametrize("done", range(20, 28))
+def test_weights_that_are_loaded_in_the_middle_count(done):
+    source, target = make_model(greedy(PATIENT)), make_model(greedy(PATIENT))
+    fit(source, LOSSES[:done])
+    fit(target, LOSSES[:2])  # both losses may be kept still
+    for mine, other in zip(target.optimizer.variables, source.optimizer.variables, strict=True):
+        mine.assign(ops.convert_to_numpy(other))
+    fit(target, LOSSES[done:])
+    fit(source, LOSSES[done:])
+    assert target.optimizer.state == source.optimizer.state
 
 
 def test_the_configuration_makes_the_same_optimizer():

@@ -1,5 +1,6 @@
 """What holds of any rule under any values."""
 
+import dataclasses
 import json
 import math
 import sys
@@ -75,6 +76,19 @@ def test_a_prefix_of_nans_changes_nothing_that_follows(rule_and_rate, nans, valu
     rule, initial = rule_and_rate
     after = states_of(rule, initial, [math.nan] * nans + values)
     assert after[nans:] == states_of(rule, initial, values)
+
+
+@hypothesis.settings(max_examples=300, deadline=None, derandomize=True)
+@hypothesis.given(rules_and_rates(), st.none() | st.integers(1, 12), st.lists(VALUES, max_size=20))
+def test_values_said_to_be_idle_do_not_move_the_rate(rule_and_rate, horizon, values):
+    rule, initial = rule_and_rate
+    rule = dataclasses.replace(rule, horizon=horizon)
+    quiet, state = 0, rule.init(initial)
+    for value in values:
+        quiet = max(quiet - 1, rule.idle(state))  # what was said holds whatever comes
+        after = rule.update(state, value)
+        assert quiet == 0 or after.learning_rate == state.learning_rate
+        state = after
 
 
 def _no_constant(name):

@@ -174,10 +174,22 @@ class DeviceRule:
         # Below that of NONE is any loss there is, unless `min_delta` is large.
         return select(best >= NONE, best, threshold) if rule.min_delta > 0.5 else threshold
 
-    def update_on_host(self, vector: Sequence[float], metric: float) -> list[float]:
-        """`update` in Python's numbers, by the rule itself."""
+    def update_on_host(
+        self, vector: Sequence[float], metrics: Sequence[float]
+    ) -> tuple[list[float], int]:
+        """`update` in Python's numbers, by the rule itself.
+
+        Args:
+            vector: The vector.
+            metrics: Values in their order, of which only the last can move the rate.
+
+        Returns:
+            The vector after them, and how many values more cannot move the rate.
+        """
         before = self.to_state(vector)
-        after = self.rule.update(before, metric)
+        if len(metrics) > 1:
+            before = self.rule.update(before, *metrics[:-1])
+        after = self.rule.update(before, metrics[-1])
         _, anchor, steps = vector[:3]
         if after.event != "none" and after.event != "skipped":
             if after.learning_rate == before.learning_rate / self.rule.factor:
@@ -187,7 +199,7 @@ class DeviceRule:
             else:
                 anchor, steps = after.learning_rate, 0.0
         values = [self._sign * value for value in reversed(after.window)]
-        return [
+        vector = [
             after.learning_rate,
             anchor,
             steps,
@@ -202,6 +214,7 @@ class DeviceRule:
             *values,
             *[0.0] * (self.rule.window - len(values)),
         ]
+        return vector, self.rule.idle(after)
 
     def to_state(self, vector: Sequence[float]) -> GreedyState:
         """Returns what the vector says, with no event: the device keeps none."""

@@ -6,8 +6,9 @@ the optimizer inside and then the loss to the rule. So the step is taken at the 
 losses led to, and the new rate is that of the next one, as under the callback `GreedyLR`.
 
 Where PyTorch compiles nothing each operation on a tensor costs microseconds. On a CPU the values
-are in the host's memory already: there the rule runs in Python. On a GPU its operations are
-recorded once and then started as one.
+are in the host's memory already: there the rule runs in Python, as soon as a loss could move the
+rate, or somebody asks, and on all losses since then. On a GPU its operations are recorded once and
+then started as one.
 """
 
 from __future__ import annotations
@@ -119,6 +120,8 @@ class GreedyOptimizer(LossScaleOptimizer):
         self._device_rule = DeviceRule(rule)
         # The loss of the step that is under way; Keras looks into each attribute that is set.
         self._step = SimpleNamespace(loss=None)
+        # On a host: losses the rule has not seen, and how many of them cannot move the rate.
+        self._kept = SimpleNamespace(losses=[], idle=0)
         # Here and not in `build`: on TensorFlow `fit` begins before that.
         vector = self._device_rule.init(float(_array(rate)))
         self._vector = self.add_variable(
@@ -149,7 +152,15 @@ class GreedyOptimizer(LossScaleOptimizer):
         """What the rule remembers, read from the device; `event` is not kept there."""
         return self._device_rule.to_state(self._read())
 
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The rule's and the inner optimizer's, up to date."""
+        self._catch_up()
+        self._kept.idle = 0  # they may be asked for to be set
+        return super().variables
+
     def _read(self) -> list[float]:
+        self._catch_up()
         return _array(self._vector).tolist()
 
     def build(self, variables: list[keras.Variable]) -> None:
@@ -171,7 +182,7 @@ class GreedyOptimizer(LossScaleOptimizer):
     def scale_loss(self, loss: Any) -> Any:
         """Keeps the loss for the rule and returns what the inner optimizer makes of it."""
         # On JAX this also takes it out of the differentiation, so that `apply` may use it.
-        self._step.loss = ops.stop_gradient(loss)
+        self._step.loss = loss.detach() if TORCH else ops.stop_gradient(loss)
         return self.inner_optimizer.scale_loss(loss)
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
@@ -233,7 +244,9 @@ class GreedyOptimizer(LossScaleOptimizer):
         eager = TORCH and not torch.compiler.is_compiling()
         if eager and loss.is_cpu:
             self._look_on_host(float(loss), before)
-        elif eager and loss.is_cuda:
+            return
+        self._catch_up()
+        if eager and loss.is_cuda:
             single = _single(self.inner_optimizer)
             used = [self._vector, single._learning_rate, single._iterations, self._loss_sum]
             inputs = [loss] if before is None else [loss, before]
@@ -274,10 +287,19 @@ class GreedyOptimizer(LossScaleOptimizer):
                 if not applied:
                     return
                 loss /= self._batches
+        self._kept.losses.append(loss)
+        if len(self._kept.losses) > self._kept.idle:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Has the rule look at the losses kept on a host."""
+        losses, self._kept.losses = self._kept.losses, []
+        if not losses:
+            return
         # Not a copy: `assign` takes many times as long.
         memory = self._vector._value.detach().numpy()
         rate = memory[0]
-        memory[:] = self._device_rule.update_on_host(memory.tolist(), loss)
+        memory[:], self._kept.idle = self._device_rule.update_on_host(memory.tolist(), losses)
         if memory[0] != rate:
             _single(self.inner_optimizer)._learning_rate.assign(float(memory[0]))
 
