@@ -195,7 +195,7 @@ class _Ramp(Schedule):
             self._apply("epoch", epoch, self.min_lr, "", begins=True)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        [(loss, batches)] = self._batch_loss.take([(batch, (logs or {})["loss"])])
+        [(loss, batches)] = self._batch_loss.take([(batch, logs or {})])
         self.blew_up = not math.isfinite(loss)
         if self.blew_up:
             self._model.stop_training = True

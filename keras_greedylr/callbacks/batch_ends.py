@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from keras_greedylr.callbacks.batch_loss import Report
 from keras_greedylr.callbacks.live_scalar import JAX, LiveScalar
 from keras_greedylr.callbacks.schedule import single_optimizers
 
@@ -22,46 +23,53 @@ STATE = (
 
 
 class BatchEnds:
-    """Tells a callback of the ends of a `fit`'s batches.
+    """Keeps what a `fit` reports at its batches' ends, until a callback has to look.
 
     Args:
         callback: The callback. It gets a hook, where Keras has one that costs nothing.
-        keep: Called after each batch, or the several of one execution, with the index of the last
-            one and the logs, numbers or what will be; returns whether to look at the run now.
-        look: Called with the index if so. What training has come to is there, and `put` works.
+        look: Called, when it is time, with the reports since it was called last: the index of a
+            batch, of several in one execution the last, and its logs, numbers or what will be
+            some. What training has come to is there, and `put` works. Returns how many batches
+            of the epoch are to be done when it is called next; of the first it is called in any
+            case.
 
     Attributes:
-        heard: Whether a batch of this epoch has ended.
+        kept: The reports it was not called with yet.
     """
 
-    def __init__(
-        self,
-        callback: keras.callbacks.Callback,
-        keep: Callable[[int, dict[str, Any]], bool],
-        look: Callable[[int], None],
-    ):
+    def __init__(self, callback: keras.callbacks.Callback, look: Callable[[list[Report]], int]):
         self._callback = callback
-        self.keep = keep
-        self.look = look
-        self.heard = False
+        self._look = look
+        self.batch = -1  # index of the last one of this epoch
+        self.kept: list[Report] = []
+        self.wanted = 0
         self._tap: _Tap | None = None
         if not JAX:
             callback.on_train_batch_end = self.hear
 
     def hear(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes in a report when what training has come to is there."""
-        self.heard = True
-        if self.keep(batch, logs or {}):
-            self.look(batch)
+        self.batch = batch
+        self.kept.append((batch, dict(logs or {})))  # other callbacks may change theirs
+        if batch + 1 >= self.wanted:
+            self.look()
+
+    def look(self) -> None:
+        """Has the callback look."""
+        self.wanted = self._look(self.take())
+
+    def take(self) -> list[Report]:
+        """Returns the reports kept, which are kept no longer."""
+        reports, self.kept = self.kept, []
+        return reports
 
     def begin_epoch(self) -> None:
         """To be called when an epoch begins."""
-        self.heard = False
+        self.batch, self.kept, self.wanted = -1, [], 0
         if JAX:
             model, params = self._callback._model, self._callback.params
             if self._tap is None or not self._tap.serves(model, params):
                 self._tap = _Tap(self, model, params)
-            self._tap.begin_epoch()
 
     def end_epoch(self) -> None:
         """To be called when an epoch ends.
@@ -69,7 +77,7 @@ class BatchEnds:
         Raises:
             RuntimeError: if nothing was heard of its batches.
         """
-        if JAX and not self.heard:
+        if JAX and self.batch < 0:
             raise RuntimeError(
                 f"{type(self._callback).__name__} looks at batches and heard of none in this "
                 "epoch. On the JAX backend it listens to `model.train_function`, which a training "
@@ -113,10 +121,6 @@ class _Tap:
         # Another callback may have had the function made anew.
         return model.train_function is self and self._params is params
 
-    def begin_epoch(self) -> None:
-        """Counts the batches from the beginning."""
-        self._batch = -1  # index of the last one
-
     def remove(self) -> None:
         """Leaves the model as it was."""
         if self._model.train_function is self:
@@ -124,11 +128,12 @@ class _Tap:
 
     def __call__(self, state: Any, iterator: Any) -> Any:
         logs, state = self._function(state, iterator)
-        self._batch += self._together
-        self._ends.heard = True
-        if self._ends.keep(self._batch, logs):
+        ends = self._ends
+        ends.batch += self._together
+        ends.kept.append((ends.batch, logs))
+        if ends.batch + 1 >= ends.wanted:
             if self._left_over():
-                self._ends.heard = False
+                ends.batch = -1  # nothing was heard of the epoch that is meant
                 self.remove()
             else:
                 state = self._show(state)
@@ -149,7 +154,7 @@ class _Tap:
         model._jax_state = dict(zip(STATE, state, strict=True))
         self._looking = True
         try:
-            self._ends.look(self._batch)
+            self._ends.look()
         finally:
             self._looking = False
         return tuple(list(model._jax_state[name]) for name in STATE)

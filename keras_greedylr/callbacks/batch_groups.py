@@ -1,7 +1,7 @@
 """Values of groups of batches, out of the batch logs of a `fit`, when they are needed.
 
-Between two looks at which something can happen, reports are only kept: many at a time cost less
-than one by one, and on JAX, where they are on their way still, none is waited for meanwhile.
+Between two looks at which something can happen reports can be kept: many at a time cost less than
+one by one, and on JAX, where they are on their way still, none is waited for meanwhile.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import keras
 from keras_greedylr.callbacks.batch_loss import BatchLoss, Report
 from keras_greedylr.validation import check_float, check_int
 
-MOST = 256  # reports that may be kept
+MOST = 256  # batches from one look to the next: what is kept stays small
 Group = tuple[int, float]  # the index of its last batch, and its value
 
 
@@ -44,52 +44,37 @@ class BatchGroups:
         absent: Callable[[dict[str, Any]], str],
     ):
         self.losses = BatchLoss(model, steps)
-        self._reports: list[Report] = []  # kept
         self._steps = steps
         self._monitor = monitor
         self._size = size
         self._absent = absent
         together = getattr(model, "steps_per_execution", 1) or 1  # batches in a report
         self._last_report = ((steps or 0) - 1) // together * together  # where an epoch's begins
-        self._needed_at = 0  # the batch before which all reports have to be there
         self._upto = 0  # the batch before which they have been taken
         self._sum, self._batches = 0.0, 0  # of the group under way
 
     def begin_epoch(self) -> None:
         """Begins an epoch, with the group that is under way."""
         self.losses.begin_epoch()
-        self._reports = []
-        self._needed_at = 0
 
-    def keep(self, batch: int, logs: dict[str, Any]) -> bool:
-        """Keeps a report; returns whether it is time to `take` the groups they complete."""
-        try:
-            self._reports.append((batch, logs[self._monitor]))
-        except KeyError:
-            raise ValueError(self._absent(logs)) from None
-        return batch + 1 >= self._needed_at
-
-    def look_after(self, groups: int) -> None:
-        """Says after how many groups more something may happen."""
+    def needed_at(self, groups: int) -> int:
+        """After how many batches of the epoch to take the next, `groups` from those taken."""
         batches = groups * self._size - self._batches
         if self._steps is None or (self._monitor == "loss" and self.losses.alone):
             batches = 1  # the epoch may end here, or the next report is to be taken alone
         end = self._steps or sys.maxsize
         if self._upto < self._last_report:  # so that the last report is alone, too
             end = self._last_report
-        self._needed_at = min(self._upto + min(batches, MOST), end)
+        return min(self._upto + min(batches, MOST), end)
 
-    def hold(self) -> None:
-        """Before a validation: keeps what reports not taken yet are to be reckoned with."""
-        if self._reports:
-            self.losses.hold_count()
-
-    def take(self) -> list[Group]:
-        """Returns the groups that the reports kept complete; to be followed by `look_after`."""
-        reports, self._reports = self._reports, []
+    def take(self, reports: list[Report]) -> list[Group]:
+        """Returns the groups that further reports, in order, complete."""
         self._upto = reports[-1][0] + 1 if reports else 0
         completed = []
-        taken = self.losses.take(reports, self._monitor == "loss") if reports else []
+        for _, logs in reports:
+            if self._monitor not in logs:
+                raise ValueError(self._absent(logs))
+        taken = self.losses.take(reports, self._monitor) if reports else []
         for (batch, _), (value, batches) in zip(reports, taken, strict=True):
             self._sum += value * batches
             self._batches += batches

@@ -27,7 +27,7 @@ from keras_greedylr.callbacks.schedule import single_optimizers
 
 ROUNDING = 2.0**-23  # of a count in single precision
 
-Report = tuple[int, Any]  # the index Keras gives with a batch's logs, and a metric in them
+Report = tuple[int, dict[str, Any]]  # the index Keras gives with a batch's logs, and the logs
 
 
 class BatchLoss:
@@ -83,21 +83,21 @@ class BatchLoss:
         known = self._equal and self._steps is not None
         return not self._sought or (self._counter is not None and not known)
 
-    def take(self, reports: Sequence[Report], is_loss: bool = True) -> list[tuple[float, int]]:
+    def take(self, reports: Sequence[Report], monitor: str = "loss") -> list[tuple[float, int]]:
         """Takes in reports, in order, when no further batch has been trained.
 
         Args:
             reports: At least one: the index Keras gives with it, of the last batch it covers, and
-                the metric. The last of an epoch is to come alone.
-            is_loss: Whether the metric is the loss. Another is taken as Keras shows it.
+                the logs, with `monitor` among them. The last of an epoch is to come alone.
+            monitor: The metric. One that is not the loss is taken as Keras shows it.
 
         Returns:
             For each the mean loss of the batches since the report before, and how many there were.
         """
         batches = self._advance(reports)
         # On JAX it may be on its way still; `float` takes three times as long as by way of NumPy.
-        means = [float(np.asarray(metric)) for _, metric in reports]
-        count = self._read_count() if is_loss else None
+        means = [float(np.asarray(logs[monitor])) for _, logs in reports]
+        count = self._read_count() if monitor == "loss" else None
         if count is None:
             return list(zip(means, batches, strict=True))
         samples, whole = count - self._count, max(sum(batches), 1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any, Literal
 
 import numpy as np
 
 from keras_greedylr.callbacks.batch_ends import BatchEnds
-from keras_greedylr.callbacks.batch_groups import BatchGroups
+from keras_greedylr.callbacks.batch_groups import MOST, BatchGroups
+from keras_greedylr.callbacks.batch_loss import Report
 from keras_greedylr.callbacks.metric_direction import metric_direction
 from keras_greedylr.callbacks.reason import absence, reason
 from keras_greedylr.callbacks.schedule import Schedule
@@ -146,10 +148,10 @@ class GreedyLR(Schedule):
         self._validated = update_every == "validation" or monitor.startswith("val_")
         self._ends: BatchEnds | None = None  # only if it must: on PyTorch each batch then waits
         if not isinstance(update_every, str):
-            self._ends = BatchEnds(self, self._keep_batch, self._look_at_groups)
+            self._ends = BatchEnds(self, self._look_at_batches)
         elif state_path is not None and not monitor.startswith("val_"):
             # What the epoch decides is on disk before any other callback's `on_epoch_end`.
-            self._ends = BatchEnds(self, self._keep_last, self._look_at_last)
+            self._ends = BatchEnds(self, self._look_at_last)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -241,31 +243,30 @@ class GreedyLR(Schedule):
         if self._validated:
             self._save(epoch + 1)  # holds if the epoch ends without a validation
 
-    def _keep_batch(self, batch: int, logs: dict[str, Any]) -> bool:
-        return self._groups.keep(batch, logs)
-
-    def _look_at_groups(self, batch: int) -> None:
-        self.catch_up()
-        if self.state_path is not None and self._is_last(batch):
-            self._save((self._epoch or 0) + 1)
-
-    def catch_up(self) -> None:
-        """Looks at the groups of batches completed, of which only the last can move the rate."""
-        completed = self._groups.take()
+    def _look_at_batches(self, reports: list[Report]) -> int:
+        """Looks at the groups they complete, of which only the last can move the rate."""
+        completed = self._groups.take(reports)
         # Only who listens wants to hear of those at which nothing happens.
         looks = [[group] for group in completed] if self._listeners else [completed]
         for groups in filter(None, looks):
             self._look(*(value for _, value in groups))
             if self._reason or self._listeners:
                 self._apply("batch", groups[-1][0], self.state.learning_rate, self._reason)
-        self._groups.look_after(self.rule.idle(self.state) + 1)
+        if self.state_path is not None and reports and self._is_last(reports[-1][0]):
+            self._save((self._epoch or 0) + 1)
+        return self._groups.needed_at(self.rule.idle(self.state) + 1)
 
-    def _keep_last(self, batch: int, logs: dict[str, Any]) -> bool:
-        self._training_logs = logs
-        return not self._validated and self._is_last(batch)
+    def catch_up(self) -> None:
+        """Looks at the reports kept."""
+        if self._ends is not None and self._ends.kept:
+            self._ends.look()
 
-    def _look_at_last(self, batch: int) -> None:
-        self._settle(self._training_logs)
+    def _look_at_last(self, reports: list[Report]) -> int:
+        """Looks at the epoch's last report; a validation, if one is to come, looks at it later."""
+        batch, self._training_logs = reports[-1]
+        if not self._validated and self._is_last(batch):
+            self._settle(self._training_logs)
+        return min(batch + 1 + MOST, self._steps or sys.maxsize)
 
     def _assign(self, rate: float) -> None:
         pairs = zip(self._optimizers, self._ratios, strict=True)
@@ -282,12 +283,14 @@ class GreedyLR(Schedule):
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Keeps what batches reported late are to be reckoned with."""
-        if self._epoch is not None:
-            self._groups.hold()
+        if self._epoch is not None and self._ends is not None and self._ends.kept:
+            self._groups.losses.hold_count()
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Looks at a validation of this `fit` as soon as its result is there."""
         if self._epoch is not None and self.state_path is not None:
+            if isinstance(self.update_every, str):
+                self.catch_up()
             validation = {f"val_{name}": value for name, value in (logs or {}).items()}
             self._settle({**self._training_logs, **validation})
 

@@ -239,9 +239,7 @@ class LearnedLR(Schedule):
                 f"LearnedLR monitors `{self.monitor}`, which is not among the metrics of this "
                 f"training: {sorted(logs)}."
             )
-        [(loss, batches)] = self._batch_loss.take(
-            [(batch, logs[self.monitor])], self.monitor == "loss"
-        )
+        [(loss, batches)] = self._batch_loss.take([(batch, logs)], self.monitor)
         self._done += batches
         if not self._broken:  # else it tells nothing
             self._broken = not math.isfinite(loss)

@@ -117,7 +117,7 @@ class ScheduleLogger(keras.callbacks.Callback):
             rate = self._rate_to_come if self._ahead else self._rate("batch", batch, step)
             self._events.scalar("batch_learning_rate", rate, step)
             if logs and "loss" in logs:
-                [(loss, _)] = self._batch_loss.take([(batch, logs["loss"])])
+                [(loss, _)] = self._batch_loss.take([(batch, logs)])
                 self._events.scalar("batch_loss", loss, step)
         if self._ahead and step + self._together - self._written >= self.update_every:
             self._rate_to_come = self._rate("batch", batch, step)
