@@ -1,4 +1,4 @@
-"""Trainings that are killed and started again, for test_resume.py.
+"""Trainings that are killed and started again, for test_resume.py and benchmarks/kills.py.
 
 Reads a list of tries as JSON from standard input, forks a process for each
 training (Keras is imported once, and nothing of the backend is used before the
@@ -8,7 +8,9 @@ fork), and prints as JSON what each did.
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,11 +51,12 @@ class Backup(keras.callbacks.BackupAndRestore):
 
 
 class Killer(keras.callbacks.Callback):
-    """Kills its own process at a hook of an epoch."""
+    """Kills its own process at a hook of an epoch, or some seconds after it began."""
 
-    def __init__(self, hook, epoch, batch=0):
+    def __init__(self, hook, epoch, batch=0, after=0.0):
         super().__init__()
         self.hook, self.epoch, self.batch, self.now = hook, epoch, batch, None
+        self.after = after
 
     def _reached(self, hook):
         if (hook, self.now) == (self.hook, self.epoch):
@@ -61,6 +64,8 @@ class Killer(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.now = epoch
+        if (self.hook, epoch) == ("clock", self.epoch):  # wherever Python is by then
+            subprocess.Popen(["sh", "-c", f"sleep {self.after}; kill -KILL {os.getpid()}"])
 
     def on_train_batch_begin(self, batch, logs=None):
         if batch == self.batch:
@@ -73,13 +78,25 @@ class Killer(keras.callbacks.Callback):
         self._reached("epoch_end")
 
 
-def train(folder, mode, order, kill=None):
+class Pace(keras.callbacks.Callback):
+    """Has each batch take some seconds."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds = seconds
+
+    def on_train_batch_begin(self, batch, logs=None):
+        time.sleep(self.seconds)
+
+
+def train(folder, mode, order, kill=None, pace=0.0):
     """Trains, for the first time or again; returns the rates of each epoch's batches."""
     greedy = GreedyLR(**MODES[mode], state_path=Path(folder, "state.json"))
     backup = Backup(Path(folder, "backup"), kill)
     callbacks = [greedy, backup] if order == "greedy first" else [backup, greedy]
     if kill and kill["hook"] != "write":
-        callbacks.insert(kill["place"], Killer(kill["hook"], kill["epoch"], kill.get("batch", 0)))
+        where = {name: value for name, value in kill.items() if name != "place"}
+        callbacks.insert(kill["place"], Killer(**where))
     probe = Probe()
     rates = {}
 
@@ -95,7 +112,7 @@ def train(folder, mode, order, kill=None):
         epochs=EPOCHS,
         shuffle=False,
         verbose=0,
-        callbacks=[*callbacks, probe, Collect()],
+        callbacks=[*callbacks, probe, Collect(), Pace(pace)],
         validation_data=data(16, seed=1),
         validation_freq=2,
     )
@@ -124,9 +141,9 @@ def forked(*arguments, **keywords):
 
 def attempt(one):
     """One try: killed, if it is to be, and started again."""
-    where = one["folder"], one["mode"], one["order"]
-    killed = forked(*where, kill=one["kill"]) if one["kill"] else None
-    return {"killed": killed, "rates": forked(*where)}
+    where = {name: value for name, value in one.items() if name != "kill"}
+    killed = forked(**where, kill=one["kill"]) if one["kill"] else None
+    return {"killed": killed, "rates": forked(**where)}
 
 
 if __name__ == "__main__":

@@ -85,14 +85,105 @@ def test_after_a_fit_that_was_broken_off_another_is_heard(again):
     assert len(spy.looked) == 5 + 10 * again
 
 
-def test_a_train_function_that_is_made_anew_is_heard():
-    class MakesAnew(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            self.model.make_train_function(force=True)
+class Does(keras.callbacks.Callback):
+    """Does something to the model when each epoch begins or ends."""
 
-    spy = Spy(update_every=1, **EAGER)
-    fit(linear(), [spy, MakesAnew()], epochs=3)
+    def __init__(self, when, what):
+        super().__init__()
+        self.when, self.what = when, what
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.when == "begins":
+            self.what(self.model, epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.when == "ends":
+            self.what(self.model, epoch)
+
+
+def make_anew(model, epoch):
+    model.make_train_function(force=True)
+
+
+def wrap_once(model, epoch):
+    if epoch == 0:
+        function = model.train_function
+        model.train_function = lambda state, iterator: function(state, iterator)
+
+
+def fit_it_by_itself(model, epoch):
+    fit(model, [], samples=16)
+
+
+def train_on_one_batch(model, epoch):
+    model.train_on_batch(*data(8))
+
+
+@pytest.mark.parametrize("what", [make_anew, wrap_once, fit_it_by_itself, train_on_one_batch])
+@pytest.mark.parametrize("when", ["begins", "ends"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_whatever_others_do_to_the_model_each_batch_is_heard_once(what, when, place):
+    spy, probe = Spy(update_every=1, **EAGER), Probe()
+    callbacks = [spy, probe]
+    callbacks.insert(place, Does(when, what))
+    fit(linear(), callbacks, epochs=3)
     assert len(spy.looked) == 15
+    rates = rates_of_rule(spy.rule, 0.01, spy.looked)
+    np.testing.assert_allclose(probe.batches, rates, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data", "ignore:`shuffle=True` was passed")
+def test_an_epoch_without_batches_passes():
+    x, y = data(40)
+    spy, batches = Spy(update_every=1), ((x[i : i + 8], y[i : i + 8]) for i in range(0, 40, 8))
+    linear().fit(batches, steps_per_epoch=5, epochs=2, verbose=0, callbacks=[spy])
+    assert len(spy.looked) == 5
+
+
+def test_a_list_of_callbacks_without_history_will_do():
+    spy, model = Spy(update_every=1), linear()
+    fit(model, [])
+    fit(model, keras.callbacks.CallbackList([spy], model=model, epochs=1, steps=5))
+    assert len(spy.looked) == 5
+
+
+class OwnStep(keras.Model):
+    """Returns its state in tuples, and the loss among others of its kind."""
+
+    def train_step(self, state, data):
+        logs, state = super().train_step(state, data)
+        return {"losses": {"loss": logs["loss"]}}, tuple(tuple(part) for part in state)
+
+
+def test_a_train_step_of_ones_own_may_nest_its_logs_and_return_tuples():
+    inputs = keras.Input((3,))
+    model = OwnStep(inputs, keras.layers.Dense(1, use_bias=False)(inputs))
+    model.compile(keras.optimizers.SGD(0.01), loss="mse")
+    spy, probe = Spy(update_every=1, **EAGER), Probe()
+    fit(model, [spy, probe], epochs=2)
+    assert len(spy.looked) == 10
+    rates = rates_of_rule(spy.rule, 0.01, spy.looked)
+    np.testing.assert_allclose(probe.batches, rates, rtol=1e-6)
+
+
+def test_an_error_in_a_look_leaves_the_model_as_it_is():
+    model = linear()
+    before = model.get_weights()[0]
+    with pytest.raises(ValueError, match="found nothing to look at"):
+        fit(model, [GreedyLR("accuracy", update_every=1)])
+    assert (model.get_weights()[0] != before).any()  # one batch
+
+
+def test_who_looks_may_evaluate_the_model():
+    class Evaluates(Spy):
+        def _look(self, *values):
+            super()._look(*values)
+            losses.append(self.model.evaluate(*data(8), verbose=0))
+
+    losses, spy, model = [], Evaluates(update_every=1, **EAGER), linear()
+    fit(model, [spy])
+    assert len(losses) == 5
+    assert losses[-1] == pytest.approx(model.evaluate(*data(8), verbose=0))
 
 
 def test_who_looks_may_ask_for_the_model():

@@ -1,6 +1,7 @@
 """GreedyOptimizer saved, restored and made anew: the path of rates goes on."""
 
 import dataclasses
+import functools
 import json
 
 import keras
@@ -10,9 +11,11 @@ from given_losses import (
     LOSSES,
     RULE,
     START,
+    TOLERANCE,
     assert_same_state,
     fit,
     follow,
+    given,
     greedy,
     make_model,
 )
@@ -107,6 +110,24 @@ def test_weights_that_are_loaded_in_the_middle_count(done):
     fit(target, LOSSES[done:])
     fit(source, LOSSES[done:])
     assert target.optimizer.state == source.optimizer.state
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="elsewhere it is always on the device"
+)
+@pytest.mark.parametrize("cut", [13, 20, 30])
+def test_compiled_steps_and_others_make_one_path(cut, monkeypatch):
+    import torch
+
+    # Its compiler proper takes half a minute; here it records the step only.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    model, probe, path = make_model(greedy(PATIENT)), Probe(), []
+    for begin, end, compiled in ((0, cut, False), (cut, cut + 3, True), (cut + 3, 66, False)):
+        model.compile(model.optimizer, loss=given, jit_compile=compiled)
+        fit(model, LOSSES[begin:end], [probe])
+        path += probe.batches
+    expected = [state.learning_rate for state in follow(PATIENT, LOSSES)]
+    np.testing.assert_allclose(path, expected[:-1], rtol=TOLERANCE)
 
 
 def test_the_configuration_makes_the_same_optimizer():

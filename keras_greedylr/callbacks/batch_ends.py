@@ -40,12 +40,31 @@ class BatchEnds:
     def __init__(self, callback: keras.callbacks.Callback, look: Callable[[list[Report]], int]):
         self._callback = callback
         self._look = look
+        self._begun = 0.0  # the optimizer's count when the epoch began
         self.batch = -1  # index of the last one of this epoch
         self.kept: list[Report] = []
         self.wanted = 0
         self._tap: _Tap | None = None
-        if not JAX:
+        if JAX:
+            callback.on_train_batch_begin = self._listen
+        else:
             callback.on_train_batch_end = self.hear
+
+    def begin_epoch(self) -> None:
+        """To be called when an epoch begins."""
+        self.batch, self.kept, self.wanted = -1, [], 0
+        if JAX:
+            self._begun = self._count()
+
+    def _listen(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Takes its place before the first batch, when others have done so when the epoch began."""
+        if self.batch < 0:
+            model = self._callback._model
+            if self._tap is None or model.train_function is not self._tap:
+                if self._tap is not None:  # another function may be around it
+                    self._tap.ends = None
+                self._tap = _Tap(self, model)
+            self._tap.begin_epoch()
 
     def hear(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes in a report when what training has come to is there."""
@@ -56,20 +75,10 @@ class BatchEnds:
 
     def look(self) -> None:
         """Has the callback look."""
-        self.wanted = self._look(self.take())
-
-    def take(self) -> list[Report]:
-        """Returns the reports kept, which are kept no longer."""
         reports, self.kept = self.kept, []
-        return reports
-
-    def begin_epoch(self) -> None:
-        """To be called when an epoch begins."""
-        self.batch, self.kept, self.wanted = -1, [], 0
-        if JAX:
-            model, params = self._callback._model, self._callback.params
-            if self._tap is None or not self._tap.serves(model, params):
-                self._tap = _Tap(self, model, params)
+        if _nested(reports[0][1]):
+            reports = [(batch, _flat(logs)) for batch, logs in reports]
+        self.wanted = self._look(reports)
 
     def end_epoch(self) -> None:
         """To be called when an epoch ends.
@@ -77,12 +86,16 @@ class BatchEnds:
         Raises:
             RuntimeError: if nothing was heard of its batches.
         """
-        if JAX and self.batch < 0:
+        if JAX and self.batch < 0 and self._count() > self._begun:
             raise RuntimeError(
                 f"{type(self._callback).__name__} looks at batches and heard of none in this "
                 "epoch. On the JAX backend it listens to `model.train_function`, which a training "
                 "loop of your own has to call as Keras' `fit` does."
             )
+
+    def _count(self) -> float:
+        model = self._callback._model
+        return LiveScalar(model, single_optimizers(model)[0]._iterations).read()
 
     def end(self) -> None:
         """To be called when training ends."""
@@ -94,21 +107,20 @@ class BatchEnds:
         """Sets a variable of the optimizer for the batches to come, without what Keras copies.
 
         Returns:
-            Whether it could: only during `look`, on JAX.
+            Whether it could: only during a look, on JAX.
         """
         return self._tap is not None and self._tap.put(variable, number)
 
 
 class _Tap:
-    """Takes the place of a model's train function on JAX, for one `fit`."""
+    """Takes the place of a model's train function on JAX."""
 
-    def __init__(self, ends: BatchEnds, model: keras.Model, params: dict[str, Any] | None):
+    def __init__(self, ends: BatchEnds, model: keras.Model):
         if isinstance(model.train_function, _Tap):  # of a `fit` that was broken off
             model.train_function.remove()
         model.make_train_function()  # where a loop of the user's own has not
-        self._ends = ends
+        self.ends: BatchEnds | None = ends
         self._model = model
-        self._params = params
         self._function = model.train_function
         self._together = getattr(model, "steps_per_execution", 1) or 1
         self._iterations = single_optimizers(model)[0]._iterations
@@ -116,10 +128,9 @@ class _Tap:
         self._scalars: dict[int, LiveScalar] = {}
         model.train_function = self
 
-    def serves(self, model: keras.Model, params: dict[str, Any] | None) -> bool:
-        """Whether it is in place there, in the `fit` that has these parameters."""
-        # Another callback may have had the function made anew.
-        return model.train_function is self and self._params is params
+    def begin_epoch(self) -> None:
+        """Remembers whose batches are to come."""
+        self._fit = _fit_of(self._model)
 
     def remove(self) -> None:
         """Leaves the model as it was."""
@@ -128,43 +139,63 @@ class _Tap:
 
     def __call__(self, state: Any, iterator: Any) -> Any:
         logs, state = self._function(state, iterator)
-        ends = self._ends
+        ends = self.ends
+        # Another `fit`, where this one was broken off so that nobody could remove this; or
+        # `train_on_batch`, which lets the variables keep their values. `fit` has them in `state`.
+        if (
+            ends is None
+            or self._iterations._value is not None
+            or _fit_of(self._model) is not self._fit
+        ):
+            return logs, state
         ends.batch += self._together
-        ends.kept.append((ends.batch, logs))
+        ends.kept.append((ends.batch, logs or {}))
         if ends.batch + 1 >= ends.wanted:
-            if self._left_over():
-                ends.batch = -1  # nothing was heard of the epoch that is meant
-                self.remove()
-            else:
-                state = self._show(state)
+            state = self._show(state, ends.look)
         return logs, state
 
-    def _left_over(self) -> bool:
-        """Whether this is not the `fit`: that was broken off, and nobody could remove this."""
-        history = getattr(self._model, "history", None)  # of the last `fit`
-        # `train_on_batch` lets the variables keep their values; `fit` has them in `state` only.
-        return getattr(history, "params", None) is not self._params or (
-            self._iterations._value is not None
-        )
-
-    def _show(self, state: Any) -> Any:
+    def _show(self, state: Any, look: Callable[[], None]) -> Any:
         """Lets somebody look; returns the state to go on with."""
         model = self._model
-        # As the loop does after this, so that `Callback.model` and `LiveScalar` find it.
-        model._jax_state = dict(zip(STATE, state, strict=True))
+        # As the loop does after this, so that `Callback.model` and `LiveScalar` find it, and
+        # nothing is lost if the look ends in an error.
+        model._jax_state = {name: list(part) for name, part in zip(STATE, state, strict=True)}
         self._looking = True
         try:
-            self._ends.look()
+            look()
         finally:
             self._looking = False
-        return tuple(list(model._jax_state[name]) for name in STATE)
+        if not self._loop_has_state():  # but goes on from the variables
+            return state
+        shown = model._jax_state
+        return tuple(type(part)(shown[name]) for name, part in zip(STATE, state, strict=True))
+
+    def _loop_has_state(self) -> bool:
+        """Whether nobody has asked for the model since, or evaluated it."""
+        return bool(self._model._jax_state) and not self._model._jax_state_synced
 
     def put(self, variable: keras.Variable, number: float) -> bool:
         """Sets a variable for the steps to come, during a look."""
-        # Once somebody has asked for the model, the loop takes everything from the variables; and
-        # with a distribution it is Keras that knows where a value belongs.
+        # With a distribution it is Keras that knows where a value belongs.
         distributed = keras.distribution.distribution() is not None
-        if not self._looking or self._model._jax_state_synced or distributed:
+        if not self._looking or not self._loop_has_state() or distributed:
             return False
         scalar = self._scalars.setdefault(id(variable), LiveScalar(self._model, variable))
         return scalar.write(number)
+
+
+def _fit_of(model: keras.Model) -> Any:
+    """What each `fit` of a model has of its own."""
+    return getattr(getattr(model, "history", None), "params", None)
+
+
+def _nested(logs: dict[str, Any]) -> bool:
+    return any(isinstance(value, dict) for value in logs.values())
+
+
+def _flat(logs: dict[str, Any]) -> dict[str, Any]:
+    """Logs as Keras hands them to hooks."""
+    flat: dict[str, Any] = {}
+    for name, value in logs.items():
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat

@@ -28,6 +28,7 @@ from keras_greedylr.optimizers.scalars import add_scalar, select
 from keras_greedylr.rule import GreedyRule, GreedyState
 from keras_greedylr.validation import check_float
 
+MOST_KEPT = 256  # losses on a host that the rule has not seen
 TORCH = keras.backend.backend() == "torch"
 if TORCH:
     import torch
@@ -48,7 +49,9 @@ class GreedyOptimizer(LossScaleOptimizer):
 
     The rule's state is part of the optimizer's: `.keras` files, weights files and
     `BackupAndRestore` carry it, and a model that is loaded goes on as if it had
-    never stopped. A second `fit` goes on too. The path of rates is that of
+    never stopped. A second `fit` goes on too. On PyTorch's CPU its variable is brought up to
+    date when the rate may move, the model is saved, or `variables` or `state` is asked for: do
+    not keep it from before. The path of rates is that of
     `GreedyRule.update` to a relative 1e-5 in single precision, but for comparisons
     of two values that differ by less than 2e-7 of their size.
 
@@ -246,6 +249,7 @@ class GreedyOptimizer(LossScaleOptimizer):
             self._look_on_host(float(loss), before)
             return
         self._catch_up()
+        self._kept.idle = 0  # what is done on the device goes past it
         if eager and loss.is_cuda:
             single = _single(self.inner_optimizer)
             used = [self._vector, single._learning_rate, single._iterations, self._loss_sum]
@@ -288,7 +292,7 @@ class GreedyOptimizer(LossScaleOptimizer):
                     return
                 loss /= self._batches
         self._kept.losses.append(loss)
-        if len(self._kept.losses) > self._kept.idle:
+        if len(self._kept.losses) > min(self._kept.idle, MOST_KEPT):
             self._catch_up()
 
     def _catch_up(self) -> None:
