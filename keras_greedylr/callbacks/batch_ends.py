@@ -158,8 +158,10 @@ class _Tap:
         """Lets somebody look; returns the state to go on with."""
         model = self._model
         # As the loop does after this, so that `Callback.model` and `LiveScalar` find it, and
-        # nothing is lost if the look ends in an error.
-        model._jax_state = {name: list(part) for name, part in zip(STATE, state, strict=True)}
+        # nothing is lost if the look ends in an error. Of an attribute Keras would track all parts.
+        vars(model)["_jax_state"] = {
+            name: list(part) for name, part in zip(STATE, state, strict=True)
+        }
         self._looking = True
         try:
             look()
