@@ -80,6 +80,8 @@ class GreedyLR(Schedule):
             file that cannot be used, at the first evaluation for a metric that
             is not in the logs, after the last epoch if no validation ever came
             (`model.history` has what was trained).
+        RuntimeError: on JAX, if batches are looked at in a training loop of your own
+            that does not call `model.train_function`.
 
     Reference:
         "Zeroth order GreedyLR" (PRML 2023); arXiv 2512.14527.
