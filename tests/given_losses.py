@@ -1,5 +1,7 @@
 """Trainings whose batch losses are given, to hold paths of rates against the rule's own."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -72,6 +74,13 @@ def fit(model, losses, callbacks=(), **arguments):
         callbacks=list(callbacks),
         **arguments,
     )
+
+
+def record_compiled(monkeypatch):
+    """Has PyTorch record what it is to compile, no more: its compiler takes half a minute."""
+    import torch
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
 
 
 def follow(rule, losses, rate=START):

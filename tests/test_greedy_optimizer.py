@@ -1,6 +1,5 @@
 """GreedyOptimizer under `fit`, in every mode, against the rule driven with the same losses."""
 
-import functools
 import json
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from given_losses import (
     greedy,
     make_model,
     rates,
+    record_compiled,
 )
 from keras import ops
 
@@ -62,10 +62,7 @@ if BACKEND == "torch":
 def test_under_fit_the_rates_are_those_of_the_rule(mode, dtype_policy, monkeypatch):
     options = dict(MODES[mode])
     if mode == "compiled" and BACKEND == "torch":
-        import torch
-
-        # Its compiler proper takes half a minute; here it records the step only.
-        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+        record_compiled(monkeypatch)
     dtype_policy(options.pop("policy", "float32"))
     inner, weight = options.pop("inner", {}), options.pop("sample_weight", 1.0)
     losses = LOSSES[:24] if mode == "not compiled" else LOSSES

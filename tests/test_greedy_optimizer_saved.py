@@ -1,7 +1,6 @@
 """GreedyOptimizer saved, restored and made anew: the path of rates goes on."""
 
 import dataclasses
-import functools
 import json
 
 import keras
@@ -18,6 +17,7 @@ from given_losses import (
     given,
     greedy,
     make_model,
+    record_compiled,
 )
 from helpers import Probe
 from keras import ops
@@ -117,10 +117,7 @@ def test_weights_that_are_loaded_in_the_middle_count(done):
 )
 @pytest.mark.parametrize("cut", [13, 20, 30])
 def test_compiled_steps_and_others_make_one_path(cut, monkeypatch):
-    import torch
-
-    # Its compiler proper takes half a minute; here it records the step only.
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    record_compiled(monkeypatch)
     model, probe, path = make_model(greedy(PATIENT)), Probe(), []
     for begin, end, compiled in ((0, cut, False), (cut, cut + 3, True), (cut + 3, 66, False)):
         model.compile(model.optimizer, loss=given, jit_compile=compiled)

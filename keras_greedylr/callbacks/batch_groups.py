@@ -68,13 +68,13 @@ class BatchGroups:
         return min(self._upto + min(batches, MOST), end)
 
     def take(self, reports: list[Report]) -> list[Group]:
-        """Returns the groups that further reports, in order, complete."""
-        self._upto = reports[-1][0] + 1 if reports else 0
+        """Returns the groups that further reports, in order and at least one, complete."""
+        self._upto = reports[-1][0] + 1
         completed = []
         for _, logs in reports:
             if self._monitor not in logs:
                 raise ValueError(self._absent(logs))
-        taken = self.losses.take(reports, self._monitor) if reports else []
+        taken = self.losses.take(reports, self._monitor)
         for (batch, _), (value, batches) in zip(reports, taken, strict=True):
             self._sum += value * batches
             self._batches += batches

@@ -254,7 +254,7 @@ class GreedyLR(Schedule):
             self._look(*(value for _, value in groups))
             if self._reason or self._listeners:
                 self._apply("batch", groups[-1][0], self.state.learning_rate, self._reason)
-        if self.state_path is not None and reports and self._is_last(reports[-1][0]):
+        if self.state_path is not None and self._is_last(reports[-1][0]):
             self._save((self._epoch or 0) + 1)
         return self._groups.needed_at(self.rule.idle(self.state) + 1)
 
