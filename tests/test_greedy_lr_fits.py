@@ -1,5 +1,6 @@
 """GreedyLR in one training after the other: what is forgotten, what is the same, the horizon."""
 
+import copy
 import json
 
 import keras
@@ -132,3 +133,25 @@ def test_a_second_fit_has_a_horizon_of_its_own(make_model, regression, tmp_path)
     assert callback.learning_rate == 1e-4
     falling = [ceiling is not None for ceiling in ceilings]
     assert falling == [False] * 7 + [True] * 3 + [False] * 4 + [True] * 6
+
+
+class WithHooks(Spy):
+    """Has hooks of its own."""
+
+    heard = ()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.heard += (f"begin {batch}",)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.heard += (f"end {batch}",)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_hooks_of_a_subclass_are_called(copied):
+    greedy = WithHooks(update_every=1, **EAGER)
+    used = copy.deepcopy(greedy) if copied else greedy
+    fit(linear(), [used], samples=16)
+    assert used.heard == ("begin 0", "end 0", "begin 1", "end 1")
+    assert len(used.looked) == 2
+    assert bool(greedy.heard) is not copied

@@ -8,6 +8,7 @@ their way still, and they are waited for only where somebody wants to look at on
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -45,10 +46,13 @@ class BatchEnds:
         self.kept: list[Report] = []
         self.wanted = 0
         self._tap: _Tap | None = None
+        # A subclass may have hooks of its own. No closures: a callback can be copied.
         if JAX:
-            callback.on_train_batch_begin = self._listen
+            own = callback.on_train_batch_begin
+            callback.on_train_batch_begin = functools.partial(_both, own, self._listen)
         else:
-            callback.on_train_batch_end = self.hear
+            own = callback.on_train_batch_end
+            callback.on_train_batch_end = functools.partial(_both, own, self.hear)
 
     def begin_epoch(self) -> None:
         """To be called when an epoch begins."""
@@ -184,6 +188,11 @@ class _Tap:
             return False
         scalar = self._scalars.setdefault(id(variable), LiveScalar(self._model, variable))
         return scalar.write(number)
+
+
+def _both(first: Callable, second: Callable, batch: int, logs: Any = None) -> None:
+    first(batch, logs)
+    second(batch, logs)
 
 
 def _fit_of(model: keras.Model) -> Any:

@@ -14,7 +14,6 @@ near its mean.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -113,9 +112,10 @@ class BatchLoss:
 
     def _advance(self, reports: Sequence[Report]) -> list[int]:
         """How many batches are new in each report."""
-        batches = [self.batches, *(self.trained(batch) for batch, _ in reports)]
-        self.batches = batches[-1]
-        return [after - before for before, after in itertools.pairwise(batches)]
+        # Only the last may run past the epoch's end.
+        ends = [batch + 1 for batch, _ in reports[:-1]] + [self.trained(reports[-1][0])]
+        begins, self.batches = [self.batches, *ends[:-1]], ends[-1]
+        return [end - begin for begin, end in zip(begins, ends, strict=True)]
 
     def _undo(self, means: list[float], sizes: list[float]) -> list[float]:
         """The losses of so many samples each, with which the running mean has become `means`."""

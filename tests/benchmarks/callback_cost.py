@@ -29,6 +29,7 @@ CONTESTANTS = {
     "no callback, compiled anew": list,
     "empty batch hook": lambda: [EmptyHook()],  # what Keras itself takes for one
     "ReduceLROnPlateau": lambda: [keras.callbacks.ReduceLROnPlateau(monitor="loss")],
+    "losses read, nothing done": lambda: [ReadLosses()],  # the least a look can take
     "GreedyLR every epoch": lambda: [GreedyLR(patience=0)],
     "GreedyLR every batch": lambda: [every_batch()],
 }
@@ -51,6 +52,29 @@ class EmptyHook(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Nothing."""
+
+
+class ReadLosses(keras.callbacks.Callback):
+    """Keeps what batches report and reads it when GreedyLR does, without Keras' hooks."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Wraps the train function."""
+        function = self._model.train_function
+        if getattr(function, "reads", False):
+            return
+        kept = []
+
+        def reading(*args):
+            result = function(*args)
+            kept.append(result[0] if keras.backend.backend() == "jax" else result)
+            if len(kept) == EVERY:
+                for report in kept:
+                    float(keras.ops.convert_to_numpy(report["loss"]))
+                kept.clear()
+            return result
+
+        reading.reads = True
+        self._model.train_function = reading
 
 
 def one_layer():
