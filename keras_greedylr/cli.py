@@ -105,6 +105,7 @@ def _add_compare(commands: Any) -> None:
 
 def _compare(arguments: argparse.Namespace) -> int:
     from rich.console import Console
+    from rich.markup import escape
 
     from keras_greedylr.compare import compare, heading, rich_table, write_report
     from keras_greedylr.compare.report import rich_rates
@@ -140,7 +141,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         )
         return 130
     console = Console()
-    console.print(rich_table(comparison), heading(comparison), sep="\n", highlight=False)
+    console.print(rich_table(comparison), escape(heading(comparison)), sep="\n", highlight=False)
     if len(comparison.multiples) > 1:
         console.print(rich_rates(comparison))
     for path in write_report(comparison, arguments.out):

@@ -216,6 +216,8 @@ WRONG = {
     "another": ({"data": {"x": X, "y": Y, "validation_data": iter([DATA])}}, "validation_data is"),
     "keys": ({"data": {"x": X, "epochs": 3}}, "of which wrong or missing are"),
     "no argument of fit": ({"data": {"x": X, "yy": Y}}, "are ['yy']"),
+    "a dataset's targets": ({"data": (object(), object())}, "must hold a dataset as a dict"),
+    "one rate": ({"rates": 0.1}, "`rates` must be a list of numbers. Received: rates=0.1"),
     "empty": ({"data": (X[:0], Y[:0])}, "must hold samples. Received: x of shape (0, 3)"),
     "not to be pickled": ({"jobs": 2, "model": lambda: small()}, "go to other processes"),
 }

@@ -70,6 +70,48 @@ def test_a_model_that_cannot_tell_is_known_by_its_code(make, tmp_path):
         bare(["constant"], lambda: build(Doubled), seeds=1, out=tmp_path)
 
 
+def absolute(y, prediction):
+    return keras.ops.abs(y - prediction)
+
+
+def squared(y, prediction):
+    return keras.ops.square(y - prediction)
+
+
+squared.__name__ = "absolute"  # as one that was edited has the old name
+
+MSE, HUBER = "mse", keras.losses.Huber
+LOSSES = {
+    "setting": ({"loss": HUBER(1.0)}, {"loss": HUBER(2.0)}),
+    "function": ({"loss": absolute}, {"loss": squared}),
+    "outputs": ({"loss": {"a": MSE, "b": MSE}}, {"loss": {"a": MSE, "b": "mae"}}),
+    "objects": ({"loss": [HUBER(1.0), MSE]}, {"loss": [HUBER(2.0), MSE]}),
+    "weights": tuple({"loss": [MSE, MSE], "loss_weights": [1.0, w]} for w in (1.0, 2.0)),
+}
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_a_folder_of_another_loss_is_refused(kind, tmp_path):
+    one, other = LOSSES[kind]
+
+    def build(compiled):
+        inputs = keras.Input((3,))
+        outputs = {name: keras.layers.Dense(1, name=name)(inputs) for name in "ab"}
+        if isinstance(one["loss"], list):
+            outputs = list(outputs.values())
+        elif not isinstance(one["loss"], dict):
+            outputs = outputs["a"]
+        model = keras.Model(inputs, outputs)
+        model.compile(keras.optimizers.SGD(0.05), **compiled)
+        return model
+
+    data = (X, keras.tree.map_structure(lambda loss: Y, one["loss"]))
+    for _ in range(2):
+        bare(["constant"], lambda: build(one), data, seeds=1, out=tmp_path)
+    with pytest.raises(ValueError, match=r"comparison of other settings: .*loss_config was"):
+        bare(["constant"], lambda: build(other), data, seeds=1, out=tmp_path)
+
+
 @pytest.fixture
 def trained(monkeypatch):
     """The names of those that are trained, as the test goes on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -45,8 +45,10 @@ def compare(
 ) -> Comparison:
     """Trains a model under several schedules and compares what comes of it.
 
-    For a seed every schedule meets the same initial weights and, with arrays, the same batches
-    in the same order. A dataset has to see to its order itself.
+    For a seed every schedule meets the same initial weights and the same batches in the same
+    order. So that a dataset that shuffles begins anew in each run, have `data` be a function that
+    makes it. What `build_model` draws at random has to be in the model's variables or in its
+    configuration.
 
     Example:
 
@@ -108,6 +110,8 @@ def compare(
         check_int(name, count, least=1)
     check_int("jobs", jobs, least=1)
     check_choice("mode", mode, ("auto", "min", "max"))
+    if not isinstance(rates, Iterable):
+        raise ValueError(f"`rates` must be a list of numbers. Received: rates={rates!r}")
     for rate in rates:
         check_float("rates", rate, above=0.0)
     if target is not None:
@@ -118,6 +122,7 @@ def compare(
         raise ValueError(f"`schedules` must be different names. Received: {names}")
     reference = names[0] if reference is None else reference
     check_choice("reference", reference, names)
+    epochs, batch_size = int(epochs), int(batch_size)  # NumPy's are no JSON
     problem = describe_problem(build_model, data, epochs, batch_size)
     if metric is None:
         metric = "val_loss" if problem["validated"] else "loss"
@@ -221,7 +226,8 @@ class Comparison:
             bootstrap intervals `..._low`, `..._high`; `win_rate` against the reference seed by
             seed and the `p` of a sign test; `steps_to_target` (median, infinite if most runs do
             not get there) and `reached`, the part that does; `diverged`, the runs that ended
-            without a finite value; `seconds` of the median run.
+            without a finite value; `seconds` of the median run, if its first epoch, which may
+            have to compile, took as long as the later ones (of a single one all counts).
     """
 
     runs: list[Run]

@@ -173,6 +173,8 @@ def _warmed_up(name: str, setting: Setting) -> LearningRateSchedule:
 
 # What is made of a model.
 
+STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
+
 
 class Equipped(NamedTuple):
     """A model ready for `fit`."""
@@ -219,6 +221,12 @@ def ask(
             "A contestant must return None, callbacks, and at most one LearningRateSchedule "
             f"or optimizer. Received: {made!r}"
         )
+    own = [name for name in STEPS if getattr(type(model), name) is not getattr(keras.Model, name)]
+    if own and any(isinstance(new, ArmijoLineSearch) for new in news):
+        raise ValueError(
+            "ArmijoLineSearch trains and evaluates with steps of its own and cannot take part with "
+            f"a model that has others. Received: a {type(model).__name__} with {', '.join(own)}"
+        )
     return parts
 
 
@@ -245,8 +253,11 @@ def equip(model: keras.Model, contestant: Contestant, multiple: float, **budget:
     elif new is not None:
         _exclude_alike(new, optimizer)
         # under mixed_float16
-        scaled = model.optimizer is not optimizer and not isinstance(new, LossScaleOptimizer)
-        model.optimizer = LossScaleOptimizer(new) if scaled else new
+        around = model.optimizer
+        if around is not optimizer and not isinstance(new, LossScaleOptimizer):
+            config = {**around.get_config(), "inner_optimizer": new}
+            new = LossScaleOptimizer(**config)
+        model.optimizer = new
     return Equipped(model, callbacks, new is not None)
 
 

@@ -44,17 +44,28 @@ def fit_arguments(data: Any, batch_size: int) -> dict[str, Any]:
                 "`data` must hold what can be gone through anew in each run: arrays, a dataset, a "
                 f"PyDataset. Received: {name} is a {type(arguments[name]).__name__}"
             )
-    shape = getattr(_first(arguments["x"]), "shape", None)
-    if shape is not None:
+    if is_in_arrays(arguments):
+        shape = tuple(_first(arguments["x"]).shape)
         if 0 in shape[:1]:
-            raise ValueError(f"`data` must hold samples. Received: x of shape {tuple(shape)}")
+            raise ValueError(f"`data` must hold samples. Received: x of shape {shape}")
         arguments.setdefault("batch_size", batch_size)
+    elif arguments.get("y") is not None:
+        raise ValueError(
+            "`data` must hold a dataset as a dict, for it has its own targets: {'x': dataset, "
+            "'validation_data': another}. "
+            f"Received: x is a {type(arguments['x']).__name__}, y a {type(arguments['y']).__name__}"
+        )
     return arguments
 
 
 def is_validated(arguments: dict[str, Any]) -> bool:
     """Returns whether arguments of `fit` hold validation data."""
-    return bool({"validation_data", "validation_split"} & set(arguments))
+    return arguments.get("validation_data") is not None or bool(arguments.get("validation_split"))
+
+
+def is_in_arrays(arguments: dict[str, Any]) -> bool:
+    """Returns whether the inputs are arrays, of which nothing changes from run to run."""
+    return hasattr(_first(arguments["x"]), "shape")
 
 
 def steps_per_epoch(arguments: dict[str, Any]) -> int:
@@ -62,8 +73,8 @@ def steps_per_epoch(arguments: dict[str, Any]) -> int:
     if arguments.get("steps_per_epoch"):
         return int(arguments["steps_per_epoch"])
     x = arguments["x"]
-    if hasattr(_first(x), "shape"):
-        kept = len(_first(x)) * (1.0 - arguments.get("validation_split", 0.0))
+    if is_in_arrays(arguments):
+        kept = _first(x).shape[0] * (1.0 - (arguments.get("validation_split") or 0.0))
         return math.ceil(math.floor(kept) / arguments["batch_size"])
     size = getattr(x, "num_batches", None)
     with contextlib.suppress(TypeError):  # a tf.data.Dataset may be of unknown length

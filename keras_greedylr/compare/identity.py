@@ -33,13 +33,13 @@ def describe_problem(
     model = build_model()
     rate = check_model(model)
     arguments = fit_arguments(data, batch_size)
-    loss = model.loss
     return {
         "rate": rate,
         "optimizer": type(single_optimizers(model)[0]).__name__,
         "optimizer_config": _anonymous(keras.saving.serialize_keras_object(model.optimizer)),
-        "model": _describe_model(model),
-        "loss": str(getattr(loss, "name", getattr(loss, "__name__", loss))),
+        "model": describe_model(model),
+        "loss": [_name(loss) for loss in keras.tree.flatten(model.loss)],
+        "loss_config": _describe_loss(model),
         "weights": [list(weight.shape) for weight in model.weights],
         "data": _describe_data(arguments),
         "fit": {n: v for n, v in sorted(arguments.items()) if isinstance(v, int | float | str)},
@@ -82,21 +82,25 @@ def _describe_part(part: Part) -> list[Any]:
         told = part.get_config() if hasattr(part, "get_config") else None
     except NotImplementedError:  # what Keras' base classes raise for a part that does not tell
         told = None
-    if told is None:  # Keras' callbacks do not: what they keep tells
-        config = {name: _plain(value) for name, value in vars(part).items()}
-    else:
-        config = _anonymous(told, but=("name",))
+    # Keras' callbacks do not: what they keep tells.
+    config = _kept(part) if told is None else _anonymous(told, but=("name",))
     # Another policy may have been written to the same folder.
     card = part._policy.card if isinstance(part, LearnedLR) else None
     return [type(part).__name__, config, card]
 
 
+def _kept(part: Any) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in getattr(part, "__dict__", {}).items()}
+
+
 def _plain(value: Any) -> Any:
-    """Numbers, text, and containers of these; of anything else the kind."""
+    """Numbers, text, arrays, and containers of these; of anything else the kind."""
     if isinstance(value, dict):
         return sorted((str(key), str(_plain(inner))) for key, inner in value.items())
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
+    if isinstance(value, np.ndarray):
+        return value.tolist()
     return value if isinstance(value, str | float | int | None) else type(value).__name__
 
 
@@ -107,18 +111,43 @@ def _source(thing: Any) -> str | None:
         return None
 
 
-def _describe_model(model: keras.Model) -> int:
-    """Of the layers and how they are set; of the user's own code where a part cannot tell."""
+def describe_model(model: keras.Model) -> int:
+    """Returns a checksum of the layers, how they are set, and the user's own code in them."""
+    kinds = [kind for layer in model._flatten_layers() for kind in type(layer).__mro__]
     try:
-        return _checksum(_anonymous(keras.saving.serialize_keras_object(model)))
+        config = _anonymous(keras.saving.serialize_keras_object(model))
     except (NotImplementedError, TypeError, ValueError):
-        # It trains all the same: a comparison needs no configuration, only to tell models apart.
-        kinds = [kind for layer in model._flatten_layers() for kind in type(layer).__mro__]
-        return _checksum([_source(kind) for kind in kinds if _is_users(kind)])
+        config = None  # it trains all the same
+    return _checksum([config, *(_source(kind) for kind in kinds if _is_users(kind))])
 
 
-def _is_users(kind: type) -> bool:
-    return kind.__module__.split(".")[0] not in ("builtins", "keras", "tensorflow", "torch", "jax")
+def _describe_loss(model: keras.Model) -> int:
+    """Of the losses, how they are set and weighted, and the user's own code in them."""
+    told = [getattr(model._compile_config, "config", {}).get("loss_weights")]
+    for loss in keras.tree.flatten(model.loss):
+        function = getattr(loss, "fn", loss)  # what Keras wraps a function in has the name only
+        sources = [_source(part) for part in (function, type(loss)) if _is_users(part)]
+        told += [
+            _name(loss),
+            _kept(loss),
+            *sources,
+        ]  # Keras' own leave settings out of `get_config`
+    return _checksum([_structure(model.loss), *told])
+
+
+def _structure(nested: Any) -> Any:
+    """Which output each of nested values is for."""
+    return list(nested) if isinstance(nested, dict) else len(keras.tree.flatten(nested))
+
+
+def _name(loss: Any) -> str:
+    named = loss if isinstance(loss, str) else getattr(loss, "name", None)
+    return str(named or getattr(loss, "__name__", type(loss).__name__))
+
+
+def _is_users(part: Any) -> bool:
+    module = getattr(part, "__module__", None) or "builtins"
+    return module.split(".")[0] not in ("builtins", "keras", "tensorflow", "torch", "jax")
 
 
 # Entries of a configuration that hold names, which count the objects of a process, also those of

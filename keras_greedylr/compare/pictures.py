@@ -146,6 +146,7 @@ def _rates(axes: Any, comparison: Comparison) -> None:
         _band(axes, rates, values, _style(comparison, name))
         shown.append(values.ravel())
     axes.set_xscale("log")
+    axes.set_xlim(rates.min() / 1.5, rates.max() * 1.5)  # also where nothing finite is shown
     if comparison.mode == "min" and _wants_log(np.concatenate(shown)):
         axes.set_yscale("log")
     axes.set(

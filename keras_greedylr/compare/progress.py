@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -36,6 +37,6 @@ def watched(
         bar = progress.add_task(what, total=missing, last="")
         for run in runs:
             name, multiple, seed = run.task[:3]
-            last = f"{name} x{multiple:.3g}, seed {seed}: {run.seconds:.1f} s"
+            last = f"{escape(name)} x{multiple:.3g}, seed {seed}: {run.seconds:.1f} s"
             progress.update(bar, advance=1, last=last)
             yield run

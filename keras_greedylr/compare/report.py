@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from keras_greedylr.callbacks.event_file import EventFile
@@ -129,7 +130,7 @@ def rich_table(comparison: Comparison) -> Table:
     medians = {n: float(statistics.median(comparison.losses(n))) for n in comparison.own_rates}
     for row in comparison.rows:
         best = medians[row["contestant"]] == min(medians.values())
-        stacked_cells = (cell.replace(" (", "\n(") for cell in cells(row))
+        stacked_cells = (escape(cell).replace(" (", "\n(") for cell in cells(row))
         table.add_row(*stacked_cells, style="bold" if best else None)
     return table
 
@@ -141,7 +142,7 @@ def rich_rates(comparison: Comparison) -> Table:
     for head in heads:
         table.add_column(head, justify="left" if head == heads[0] else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table
 
 

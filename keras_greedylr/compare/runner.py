@@ -14,13 +14,15 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
 import keras
 
 from keras_greedylr.callbacks.schedule import Decision, schedules_beside, single_optimizers
 from keras_greedylr.compare.contestants import Contestant, equip, resolve
-from keras_greedylr.compare.data import fit_arguments, is_validated, steps_per_epoch
+from keras_greedylr.compare.data import fit_arguments, is_in_arrays, is_validated, steps_per_epoch
+from keras_greedylr.compare.identity import describe_model
 from keras_greedylr.compare.store import Run, Store, Task
 
 POINTS = 60  # of a fixed schedule, to draw it
@@ -45,54 +47,62 @@ class Trainer:
         self.arguments = fit_arguments(plan.data, plan.batch_size)
         self.steps = steps_per_epoch(self.arguments)
         self.validated = is_validated(self.arguments)
-        self._compiled: dict[Any, keras.Model] = {}
+        # The last ones, without and with a graph of their own, and what each may be used for.
+        self._compiled: dict[bool, tuple[Any, keras.Model]] = {}
 
     def run(self, task: Task) -> Run:
         """Trains once, and stores what came of it."""
+        plan, own = self.plan, self.plan.own.get(task.contestant)
+        if callable(plan.data) and not is_in_arrays(self.arguments):
+            # A dataset that shuffles goes on from run to run: each has to begin with a new one.
+            self.arguments = fit_arguments(plan.data, plan.batch_size)
         keras.utils.set_random_seed(task.seed)
+        model = plan.build_model()
+        kind = describe_model(model)
         model, callbacks, own_graph = equip(
-            self.plan.build_model(),
-            self.plan.own.get(task.contestant) or resolve(task.contestant),
+            model,
+            own or resolve(task.contestant),
             task.multiple,
-            steps=self.steps * self.plan.epochs,
-            epochs=self.plan.epochs,
+            steps=self.steps * plan.epochs,
+            epochs=plan.epochs,
             validated=self.validated,
         )
-        model = self._compiled_before(task[:2] if own_graph else None, model)
-        trace = _RateTrace(self.steps)
+        if not own_graph:
+            model = self._compiled_before(False, kind, model)
+        elif own is None:  # what the user's function makes may be drawn, or hang together
+            model = self._compiled_before(True, (kind, *task[:2]), model)
+        trace, clock = _RateTrace(self.steps), _Clock(plan.epochs)
         # Again: what building the model and its contestant drew must not shift the batches.
         keras.utils.set_random_seed(task.seed)
-        begin = time.perf_counter()
         history = model.fit(
             **self.arguments,
-            epochs=self.plan.epochs,
-            callbacks=[*callbacks, trace, _Seed(task.seed)],
+            epochs=plan.epochs,
+            callbacks=[*callbacks, trace, clock, _Seed(task.seed)],
             verbose=0,
         ).history
-        seconds = time.perf_counter() - begin
         curves = {
             name: [float(value) for value in values]
             for name, values in history.items()
             if not name.startswith("learning_rate")
         }
-        run = Run(task, curves, trace.points, self.steps, seconds)
+        run = Run(task, curves, trace.points, self.steps, clock.seconds)
         if self.plan.store is not None:
             self.plan.store.add(run)
         return run
 
-    def _compiled_before(self, key: Any, fresh: keras.Model) -> keras.Model:
+    def _compiled_before(self, own_graph: bool, use: Any, fresh: keras.Model) -> keras.Model:
         """Returns a model that does what `fresh` does and whose functions are compiled, if any.
 
         What differs between two runs of a contestant at one rate are the values of variables,
         those of random generators among them, and those of all runs of callbacks also in the
         rate. So these are copied.
         """
-        kept = self._compiled.get(key)
-        if fresh.built and not fresh.optimizer.built:
+        kept_for, kept = self._compiled.get(own_graph, (None, fresh))
+        built = fresh.built and fresh.variables  # one that was only told its input has none
+        if built and not fresh.optimizer.built:
             fresh.optimizer.build(fresh.trainable_variables)
-        if kept is None or not fresh.built or _shapes(kept) != _shapes(fresh):
-            # Kept are one for all callbacks and the last one with a graph of its own.
-            self._compiled = {k: m for k, m in self._compiled.items() if k is None} | {key: fresh}
+        if kept_for != use or not built or _shapes(kept) != _shapes(fresh):
+            self._compiled[own_graph] = use, fresh
             return fresh
         for variable, new in zip(_state(kept), _state(fresh), strict=True):
             variable.assign(keras.ops.convert_to_tensor(new))
@@ -120,6 +130,24 @@ class _Seed(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         keras.utils.set_random_seed(self._seed)
+
+
+class _Clock(keras.callbacks.Callback):
+    """Tells how long training took, without what the first epoch takes to compile."""
+
+    def __init__(self, epochs: int):
+        super().__init__()
+        self.seconds = 0.0
+        self._epochs = epochs
+        self._begun = self._timed = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if epoch <= 1:  # where there is but one, all of it counts
+            self._begun, self._timed = time.perf_counter(), 0
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._timed += 1
+        self.seconds = (time.perf_counter() - self._begun) / self._timed * self._epochs
 
 
 class _RateTrace(keras.callbacks.Callback):
@@ -181,10 +209,18 @@ def run_all(plan: Plan, tasks: Sequence[Task], jobs: int) -> Iterator[Run]:
     # The runs of a contestant at one rate stay together: they share what is compiled.
     groups = [list(group) for _, group in itertools.groupby(tasks, key=lambda task: task[:2])]
     context = multiprocessing.get_context("spawn")  # a fork would inherit the framework's threads
-    with ProcessPoolExecutor(jobs, context, _begin_process, (plan,)) as pool:
+    config = keras.config  # which a script may have set where the others do not come by
+    settings = config.floatx(), config.dtype_policy().name, config.image_data_format()
+    with ProcessPoolExecutor(jobs, context, _begin_process, (plan, *settings)) as pool:
         try:
             for done in as_completed([pool.submit(_run_group, group) for group in groups]):
                 yield from done.result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "A process of the comparison has ended. With `jobs` above 1 each imports the "
+                "program anew: a script has to call `compare` under "
+                '`if __name__ == "__main__":`. There may also have been too little memory.'
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -198,9 +234,12 @@ def hush() -> None:
 _TRAINER: list[Trainer] = []  # that of a process of `run_all`
 
 
-def _begin_process(plan: Plan) -> None:
+def _begin_process(plan: Plan, floatx: str, policy: str, image_data_format: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is the parent's to explain
     hush()
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
+    keras.config.set_image_data_format(image_data_format)
     _TRAINER.append(Trainer(plan))
 
 

@@ -1,0 +1,164 @@
+"""What the runs of a comparison may share, and what must be as new in each."""
+
+import keras
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+pytest.importorskip("rich")
+from comparing import DATA, X, Y, bare, quick, small
+from rich.console import Console
+
+from keras_greedylr.compare import rich_table, runner, write_report
+from keras_greedylr.compare.contestants import equip, resolve
+
+
+def histories(comparison):
+    return {(run.task.contestant, run.task.seed): run.history for run in comparison.runs}
+
+
+def test_a_callback_drives_the_optimizer_it_came_with():
+    def mine(setting):
+        optimizer = keras.optimizers.SGD(setting.rate)
+        still = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: optimizer.learning_rate.assign(0.0)
+        )
+        return [optimizer, still]
+
+    for run in bare({"mine": mine}, seeds=2).runs:
+        assert {rate for _, rate in run.rates} == {0.0}
+
+
+def test_what_a_model_draws_into_its_layers_is_that_of_each_seed(tmp_path):
+    """Also where a run goes on that was stopped, and pairs with others."""
+
+    def drawn():
+        features = np.random.normal(size=(3, 8)).astype("float32")  # noqa: NPY002
+        cosines = keras.layers.Lambda(lambda x: keras.ops.cos(keras.ops.matmul(x, features)))
+        model = keras.Sequential([keras.Input((3,)), cosines, keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.05), loss="mse", run_eagerly=True)
+        return model
+
+    schedules = {"constant": None, "again": lambda setting: None}
+    whole = histories(bare(schedules, drawn, seeds=2))
+    bare(["constant"], drawn, seeds=1, out=tmp_path)
+    assert histories(bare(schedules, drawn, seeds=2, out=tmp_path)) == whole
+    assert whole["constant", 1] == whole["again", 1] != whole["constant", 0]
+
+
+class Shuffles(keras.utils.PyDataset):
+    """Another order in each epoch, of one generator."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator, self.order = np.random.default_rng(0), np.arange(40)
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        rows = self.order[10 * index : 10 * index + 10]
+        return X[rows], Y[rows]
+
+    def on_epoch_end(self):
+        self.generator.shuffle(self.order)
+
+
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
+def test_a_dataset_of_a_function_begins_anew_in_each_run():
+    again = {"constant": None, "again": lambda setting: None}
+    runs = histories(bare(again, data=lambda: {"x": Shuffles(), "shuffle": False}, seeds=2))
+    for seed in (0, 1):
+        assert runs["constant", seed] == runs["again", seed]
+
+
+class Offset(keras.Sequential):
+    """Another objective than the losses'."""
+
+    def compute_loss(self, *args, **kwargs):
+        return 100.0 + super().compute_loss(*args, **kwargs)
+
+
+def test_a_line_search_takes_no_part_where_the_model_has_a_loss_of_its_own():
+    def model():
+        model = Offset([keras.Input((3,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.05), loss="mse")
+        return model
+
+    with pytest.raises(ValueError, match="Received: a Offset with compute_loss"):
+        bare(["constant", "line-search"], model)
+
+
+def test_a_model_that_was_told_its_input_and_has_no_weights_yet():
+    class Late(keras.Model):
+        def build(self, input_shape):
+            self.dense = keras.layers.Dense(1)
+            self.built = True
+
+        def call(self, x):
+            return self.dense(x)
+
+    def model():
+        model = Late()
+        model.build((None, 3))
+        model.compile(keras.optimizers.SGD(0.05), loss="mse", run_eagerly=True)
+        return model
+
+    one, two = bare(["constant"], model, seeds=2).runs
+    assert np.isfinite(one.history["loss"]).all() and one.history != two.history
+
+
+def test_compiling_is_nobodys_time(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(runner.time, "perf_counter", lambda: now[0])
+
+    def seconds(*epochs):
+        clock = runner._Clock(len(epochs))
+        for epoch, took in enumerate(epochs):
+            clock.on_epoch_begin(epoch)
+            now[0] += took
+            clock.on_epoch_end(epoch)
+        return clock.seconds
+
+    assert seconds(30.0, 2.0, 4.0) == 9.0
+    assert seconds(30.0) == 30.0
+
+
+def test_loss_scaling_stays_as_the_model_has_it():
+    model = small()
+    scaled = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.05), initial_scale=8.0, dynamic_growth_steps=7
+    )
+    model.compile(scaled, loss="mse")
+    made = equip(model, resolve("cosine"), 1.0, steps=4, epochs=1, validated=False).model.optimizer
+    assert made is not scaled and (made.initial_scale, made.dynamic_growth_steps) == (8.0, 7)
+    assert isinstance(made.inner_optimizer._learning_rate, keras.optimizers.schedules.CosineDecay)
+
+
+@pytest.mark.parametrize(
+    "none",
+    [{"validation_data": None}, {"validation_split": 0.0}],
+    ids=lambda none: next(iter(none)),
+)
+def test_no_validation_may_be_said(none):
+    comparison = bare(["constant"], data={"x": X, "y": Y, **none}, seeds=1)
+    assert comparison.metric == "loss"
+
+
+def test_names_are_shown_as_they_are():
+    names = ("greedy[fast]", "greedy[/slow]")
+    table = rich_table(bare(dict.fromkeys(names, lambda setting: None), seeds=1))
+    console = Console(width=100)
+    with console.capture() as shown:
+        console.print(table)
+    assert all(name in shown.get() for name in names)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_where_all_diverge_there_is_a_report(mode, tmp_path):
+    pytest.importorskip("matplotlib")
+    comparison = quick(
+        ["constant"], lambda: small(1e30), DATA, rates=(1.0, 10.0), seeds=1, mode=mode
+    )
+    assert comparison.rows[0]["diverged"] == 1
+    assert all(path.exists() for path in write_report(comparison, tmp_path))
