@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from keras_greedylr.callbacks.batch_loss import Report
+from keras_greedylr.callbacks.batch_loss import Report, mark
 from keras_greedylr.callbacks.live_scalar import JAX, LiveScalar
 from keras_greedylr.callbacks.schedule import single_optimizers
 
@@ -57,6 +57,7 @@ class BatchEnds:
     def begin_epoch(self) -> None:
         """To be called when an epoch begins."""
         self.batch, self.kept, self.wanted = -1, [], 0
+        self._mark = mark(self._callback._model)
         if JAX:
             self._begun = self._count()
 
@@ -74,12 +75,17 @@ class BatchEnds:
         """Takes in a report when what training has come to is there."""
         self.batch = batch
         self.kept.append((batch, dict(logs or {})))  # other callbacks may change theirs
-        if batch + 1 >= self.wanted:
+        if self.due():
             self.look()
+
+    def due(self) -> bool:
+        """Whether to look at what there is: it is time, or the model has been evaluated."""
+        return self.batch + 1 >= self.wanted or mark(self._callback._model) is not self._mark
 
     def look(self) -> None:
         """Has the callback look."""
         reports, self.kept = self.kept, []
+        self._mark = mark(self._callback._model)  # who looks may evaluate it
         if _nested(reports[0][1]):
             reports = [(batch, _flat(logs)) for batch, logs in reports]
         self.wanted = self._look(reports)
@@ -154,7 +160,7 @@ class _Tap:
             return logs, state
         ends.batch += self._together
         ends.kept.append((ends.batch, logs or {}))
-        if ends.batch + 1 >= ends.wanted:
+        if ends.due():
             state = self._show(state, ends.look)
         return logs, state
 

@@ -76,6 +76,8 @@ class BatchGroups:
                 raise ValueError(self._absent(logs))
         taken = self.losses.take(reports, self._monitor)
         for (batch, _), (value, batches) in zip(reports, taken, strict=True):
+            if value is None:  # a group has its number of batches whose losses are known
+                continue
             self._sum += value * batches
             self._batches += batches
             if self._batches >= self._size:

@@ -10,6 +10,9 @@ taken together. Where their batches then turn out not to be as large as the firs
 tell how the samples are spread over them, and each is given the loss of all. The result carries
 the float32 error of the mean times the number of batches: about 6e-8 t relative where the loss is
 near its mean.
+
+An evaluation between two batches resets the metric: then the loss of the batches since the last
+report cannot be told, and the mean goes on from what the evaluation left in it.
 """
 
 from __future__ import annotations
@@ -29,6 +32,18 @@ ROUNDING = 2.0**-23  # of a count in single precision
 Report = tuple[int, dict[str, Any]]  # the index Keras gives with a batch's logs, and the logs
 
 
+class Mark:
+    """Stays on a model until it is evaluated."""
+
+
+def mark(model: keras.Model) -> Mark:
+    """Returns the mark on a model, a new one if it has been evaluated since the last."""
+    found = getattr(model, "stop_evaluating", None)  # which `evaluate` sets to False
+    if not isinstance(found, Mark):
+        found = model.stop_evaluating = Mark()
+    return found
+
+
 class BatchLoss:
     """Turns the batch logs of one `fit` into losses of batches.
 
@@ -44,6 +59,7 @@ class BatchLoss:
         self._model = model
         self._steps = steps
         self._counter: LiveScalar | None = None
+        self._total: LiveScalar | None = None
         self._sought = False
         self._unit = 0.0  # samples in the first batch
         together = getattr(model, "steps_per_execution", 1) or 1
@@ -59,6 +75,7 @@ class BatchLoss:
         self._count = 0.0
         self._mean = 0.0
         self._held: float | None = None
+        self._mark = mark(self._model)
         self._begun = 0.0 if self._updates is None else self._updates.read()
 
     def trained(self, batch: int) -> int:
@@ -82,16 +99,20 @@ class BatchLoss:
         known = self._equal and self._steps is not None
         return not self._sought or (self._counter is not None and not known)
 
-    def take(self, reports: Sequence[Report], monitor: str = "loss") -> list[tuple[float, int]]:
+    def take(
+        self, reports: Sequence[Report], monitor: str = "loss"
+    ) -> list[tuple[float | None, int]]:
         """Takes in reports, in order, when no further batch has been trained.
 
         Args:
             reports: At least one: the index Keras gives with it, of the last batch it covers, and
-                the logs, with `monitor` among them. The last of an epoch is to come alone.
+                the logs, with `monitor` among them. The last of an epoch is to come alone, and
+                where the model has been evaluated, the next to come is to be the last.
             monitor: The metric. One that is not the loss is taken as Keras shows it.
 
         Returns:
-            For each the mean loss of the batches since the report before, and how many there were.
+            For each the mean loss of the batches since the report before, None if it cannot be
+            told, and how many there were.
         """
         batches = self._advance(reports)
         # On JAX it may be on its way still; `float` takes three times as long as by way of NumPy.
@@ -99,10 +120,13 @@ class BatchLoss:
         count = self._read_count() if monitor == "loss" else None
         if count is None:
             return list(zip(means, batches, strict=True))
+        if self._held is None and mark(self._model) is not self._mark:
+            return list(zip(self._until_evaluated(means, batches, count), batches, strict=True))
         samples, whole = count - self._count, max(sum(batches), 1)
         self._unit = self._unit or samples / whole
         as_large = abs(samples - whole * self._unit) <= ROUNDING * count
         self._equal = self._equal and (as_large or self.batches == self._steps)
+        losses: Sequence[float | None]
         if as_large or len(reports) == 1:
             losses = self._undo(means, [samples * new / whole for new in batches])
         else:
@@ -116,6 +140,18 @@ class BatchLoss:
         ends = [batch + 1 for batch, _ in reports[:-1]] + [self.trained(reports[-1][0])]
         begins, self.batches = [self.batches, *ends[:-1]], ends[-1]
         return [end - begin for begin, end in zip(begins, ends, strict=True)]
+
+    def _until_evaluated(
+        self, means: list[float], batches: list[int], count: float
+    ) -> list[float | None]:
+        """The losses of all but the last, which may have come before or after the evaluation."""
+        losses: list[float | None] = [None] * len(means)
+        if len(means) > 1 and self._equal and self._unit:
+            losses[:-1] = self._undo(means[:-1], [self._unit * new for new in batches[:-1]])
+        total = 0.0 if self._total is None else self._total.read()
+        self._count, self._mean = count, total / count if count else 0.0
+        self._mark = mark(self._model)
+        return losses
 
     def _undo(self, means: list[float], sizes: list[float]) -> list[float]:
         """The losses of so many samples each, with which the running mean has become `means`."""
@@ -132,15 +168,16 @@ class BatchLoss:
         if self._held is not None:
             return self._held
         if not self._sought:
-            self._sought, self._counter = True, self._find_counter()
+            self._sought = True
+            self._find()
         return None if self._counter is None else self._counter.read()
 
-    def _find_counter(self) -> LiveScalar | None:
+    def _find(self) -> None:
         for metric in self._model.metrics:
             if (
                 metric.name == "loss"
                 and isinstance(metric, keras.metrics.Mean)
                 and (count := LiveScalar(self._model, metric.count)).read() > 0
             ):
-                return count
-        return None
+                self._counter, self._total = count, LiveScalar(self._model, metric.total)
+                return

@@ -241,7 +241,7 @@ class LearnedLR(Schedule):
             )
         [(loss, batches)] = self._batch_loss.take([(batch, logs)], self.monitor)
         self._done += batches
-        if not self._broken:  # else it tells nothing
+        if loss is not None and not self._broken:  # else it tells nothing
             self._broken = not math.isfinite(loss)
             self._losses += 1
             self._sum += loss

@@ -118,7 +118,8 @@ class ScheduleLogger(keras.callbacks.Callback):
             self._events.scalar("batch_learning_rate", rate, step)
             if logs and "loss" in logs:
                 [(loss, _)] = self._batch_loss.take([(batch, logs)])
-                self._events.scalar("batch_loss", loss, step)
+                if loss is not None:
+                    self._events.scalar("batch_loss", loss, step)
         if self._ahead and step + self._together - self._written >= self.update_every:
             self._rate_to_come = self._rate("batch", batch, step)
 
