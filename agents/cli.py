@@ -202,7 +202,8 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
         )  # fmt: skip
     summary = {**evaluate.summarise(done, "learned"), "split": options.split}
     text = evaluate.markdown(summary)
-    numbers, table = options.out.with_suffix(".json"), options.out.with_suffix(".md")
+    # Not `with_suffix`: what follows a dot may tell one name from another.
+    numbers, table = (options.out.with_name(options.out.name + end) for end in (".json", ".md"))
     _write(numbers, evaluate.to_json(summary))
     _write(table, text)
     _print(text)

@@ -54,9 +54,12 @@ def write_policy(folder: Path, layers: Layers, **card: Any) -> None:
         **card: What else the card says: `config`, `scores`, `command`, ...
 
     Raises:
-        ValueError: if there is something at `folder` that is not a policy.
+        ValueError: if there is something at `folder` that is not a policy, or a weight is not
+            finite.
         OSError: if it cannot be written; nothing is left behind then.
     """
+    if not all(np.isfinite(array).all() for layer in layers for array in layer):
+        raise ValueError("The policy's weights are not finite: its training has diverged.")
     check_target(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _beside(folder) as written:

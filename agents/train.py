@@ -68,13 +68,16 @@ class Config:
     def __post_init__(self) -> None:
         families = len(select(self.problems))
         check_int("seed", self.seed, least=0)
+        if self.seed >= 2**31:
+            raise ValueError(f"`seed` must be below 2^31. Received: seed={self.seed}")
         for name in ("runs", "copies", "iterations", "epochs", "minibatches", "hidden"):
             check_int(name, getattr(self, name), least=1)
-        if self.runs < families * self.minibatches:
+        each = self.runs // families // self.copies * self.copies
+        if each < self.minibatches:
             raise ValueError(
-                f"Each minibatch holds runs of all {families} families: `runs` must be at least "
-                f"`minibatches` times that. Received: runs={self.runs}, "
-                f"minibatches={self.minibatches}"
+                f"Each minibatch holds runs of all {families} families, and each family runs in "
+                f"groups of `copies`: with `runs` there are {each} of a family for `minibatches`. "
+                f"Received: runs={self.runs}, copies={self.copies}, minibatches={self.minibatches}"
             )
         for name in ("learning_rate", "deviation", "clip"):
             check_float(name, getattr(self, name), above=0.0)

@@ -263,9 +263,26 @@ def apply_action(xp: Any, history: History, action: Array) -> tuple[History, Arr
     return history, rate(xp, history)
 
 
-def lower(xp: Any, history: History, steps: float) -> History:
+def lower(xp: Any, history: History, steps: float | Array) -> History:
     """Returns the history with the multiplier taken back by so many powers of two."""
     return history._replace(multiplier=_bounded(xp, history, history.multiplier - steps))
+
+
+def prolong(xp: Any, history: History, progress: Array) -> History:
+    """Returns the history of a training that has become longer: the rate stays what it was.
+
+    Args:
+        xp: The array namespace.
+        history: At its last decision.
+        progress: Array [B] float32, the part of training that is done now.
+    """
+    after = {
+        name: xp.minimum(getattr(history, name), progress)
+        for name in ("progress", "best_at", "best_validation_at", "validated_at")
+    }
+    longer = history._replace(**after)
+    cosines = (xp.maximum(_anchor(xp, each), 1e-6) for each in (longer, history))
+    return lower(xp, longer, _log2(xp, next(cosines)) - _log2(xp, next(cosines)))
 
 
 def rate(xp: Any, history: History) -> Array:

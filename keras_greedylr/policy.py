@@ -85,16 +85,19 @@ def load_policy(name: str | Path = "default", runtime: str = "auto") -> Policy:
             message names the file and the reason.
     """
     check_choice("runtime", runtime, RUNTIMES)
-    folder = SHIPPED / name if (SHIPPED / name).is_dir() else Path(name)
+    # Only a bare name: a path may lead to a folder of the user's that is called the same.
+    shipped = isinstance(name, str) and name in {path.name for path in SHIPPED.iterdir()}
+    folder = SHIPPED / name if shipped else Path(name)
     card = _check_card(folder)
     _check_files(folder, card)
+    layers = read_weights(folder / WEIGHTS)
     if runtime == "auto":
         import keras
 
         runtime = "tensorflow" if keras.config.backend() == "tensorflow" else "numpy"
     if runtime == "tensorflow":
         return Policy(folder, card, runtime, _from_saved_model(folder))
-    return Policy(folder, card, runtime, act_with(read_weights(folder / WEIGHTS)))
+    return Policy(folder, card, runtime, act_with(layers))
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
@@ -186,7 +189,8 @@ def read_weights(path: Path) -> Layers:
     """Returns the layers, float32.
 
     Raises:
-        ValueError: if the arrays are not those of a chain of layers from observation to action.
+        ValueError: if the arrays are not those of a chain of layers from observation to action,
+            or hold what is not finite.
     """
     with np.load(path, allow_pickle=False) as arrays:
         weights = dict(arrays)
@@ -204,6 +208,8 @@ def read_weights(path: Path) -> Layers:
                 f"{path}: layer {i} must take {width} inputs. "
                 f"Received: kernel {kernel.shape}, bias {bias.shape}"
             )
+        if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
+            raise ValueError(f"{path}: layer {i} holds weights that are not finite.")
         width = kernel.shape[1]
     if width != 1:
         raise ValueError(f"{path}: the last layer must have one output. Received: {width}")

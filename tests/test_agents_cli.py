@@ -31,16 +31,16 @@ def test_train_resume_and_evaluate(tmp_path, capsys):
     assert policy.card["command"].startswith("train-agent") and "teacher" in policy.card["command"]
     assert np.isfinite(policy(np.zeros((2, len(observation.NAMES)), np.float32))).all()
 
-    report = tmp_path / "report"
+    report = tmp_path / "report-0.1"
     evaluate = ["evaluate", str(out), "--split", "development", "--problems", "cancer"]
     assert main([*evaluate, "--seeds", "1", "--tuning-seeds", "1", "--out", str(report)]) == 0
-    summary = json.loads(report.with_suffix(".json").read_text())
+    summary = json.loads((tmp_path / "report-0.1.json").read_text())
     assert summary["problems"] == ["cancer"] and "untrained" in summary["table"]
     said = capsys.readouterr()
-    assert said.out.endswith(report.with_suffix(".md").read_text())
+    assert said.out.endswith((tmp_path / "report-0.1.md").read_text())
     assert f"written to {report}.json and {report}.md\n" in said.err
     left = {p.name for p in tmp_path.iterdir()}
-    assert left == {"mine", "mine.training", "report.json", "report.md"}
+    assert left == {"mine", "mine.training", "report-0.1.json", "report-0.1.md"}
 
 
 def test_tune_greedy(tmp_path, capsys):

@@ -277,6 +277,9 @@ def test_errors_in_fit(make_model, regression):
         while True:
             yield regression
 
+    with pytest.raises(ValueError, match=r"`learning_rate` must be a finite number > 0.*=0\.0"):
+        make_model(0.0).fit(*regression, verbose=0, callbacks=[LearnedLR()])
+
     callback = LearnedLR()
     callback.set_model(make_model())
     callback.set_params({"epochs": 2, "steps": None})

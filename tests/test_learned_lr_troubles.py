@@ -6,6 +6,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from helpers import Probe
 from test_learned_lr import Seen
 
 from keras_greedylr import LearnedLR, observation
@@ -49,17 +50,36 @@ def test_a_training_that_becomes_longer_goes_on_deciding(make_model, regression,
     model, state = make_model(), tmp_path / "state.json"
 
     def fit(epochs, begin=0):
-        callback = Seen(state_path=state)
+        callback, probe = Seen(state_path=state, actions=[0.0] * observation.DECISIONS), Probe()
         model.fit(
             *regression, batch_size=8, epochs=epochs, initial_epoch=begin, verbose=0,
-            callbacks=[callback],
+            callbacks=[callback, probe],
         )  # fmt: skip
-        return callback.observations
+        callback.rates = probe.batches
+        return callback
 
-    assert len(fit(8)) == observation.DECISIONS - 1
-    assert len(fit(16, begin=8)) == observation.DECISIONS // 2 - 1
+    first, second = fit(8), fit(16, begin=8)
+    assert len(first.observations) == observation.DECISIONS - 1
+    assert len(second.observations) == observation.DECISIONS // 2 - 1
+    # It goes on from the rate there was, though the cosine is back in its middle.
+    assert max(second.rates) == second.rates[0] == pytest.approx(first.learning_rate, rel=1e-4)
     with pytest.raises(ValueError, match=r"416 steps are done. Delete it to begin another\.$"):
         fit(16)
+
+
+def test_a_model_that_is_built_in_its_first_batch_is_watched(regression):
+    callbacks = []
+    for built in (True, False):
+        keras.utils.set_random_seed(0)
+        inputs = [keras.Input((4,))] if built else []
+        model = keras.Sequential([*inputs, keras.layers.Dense(4), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.01), loss="mse")
+        callbacks.append(Seen())
+        model.fit(*regression, batch_size=8, epochs=8, verbose=0, callbacks=callbacks[-1:])
+    moved = observation.NAMES.index("movement")
+    for seen in callbacks:
+        assert len(seen.observations) == observation.DECISIONS - 1
+        assert min(shown[moved] for shown in seen.observations) > -observation.LIMIT
 
 
 def test_a_training_of_other_weights_goes_on(make_model, regression, tmp_path):
@@ -76,6 +96,29 @@ def test_a_training_of_other_weights_goes_on(make_model, regression, tmp_path):
     first, second = (callback.observations for callback in callbacks)
     assert len(first) + len(second) == observation.DECISIONS - 1
     assert np.isfinite(second).all()
+
+
+def test_later_epochs_of_unknown_length_are_later_in_the_training(make_model, regression):
+    model, rates = make_model(), []
+    for begin in (0, 8):
+        callback = LearnedLR(total_steps=260)
+        batches = OneBadBatch(*regression)
+        batches.sound = True
+        callback.set_model(model)
+        callback.set_params({"epochs": 10, "steps": None})
+        callback.on_train_begin()
+        callback.on_epoch_begin(begin)
+        rates.append(callback._done)
+    assert rates == [0, 208]
+
+
+def test_numpys_numbers_go_into_the_state_file(make_model, regression, tmp_path):
+    callback = LearnedLR(
+        decide_every=np.int64(4), total_steps=np.int64(26), min_lr=np.float32(1e-5),
+        max_lr=np.float64(1.0), state_path=tmp_path / "state.json",
+    )  # fmt: skip
+    make_model().fit(*regression, batch_size=8, epochs=1, verbose=0, callbacks=[callback])
+    assert (tmp_path / "state.json").exists()
 
 
 def test_a_short_training_is_warned_of(make_model, regression):

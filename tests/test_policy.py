@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +71,13 @@ def _other_weights(folder):
     _card(lambda card: card.update(files=file_hashes(folder)))(folder)
 
 
+def _not_finite(folder):
+    with np.load(folder / "weights.npz") as arrays:
+        weights = {name: array * np.nan for name, array in arrays.items()}
+    np.savez(folder / "weights.npz", **weights)
+    _card(lambda card: card.update(files=file_hashes(folder)))(folder)
+
+
 DAMAGES = {
     "changed weights": (_flip("weights.npz"), "weights.npz was changed"),
     "changed program": (_flip("saved_model.pb"), "saved_model.pb was changed"),
@@ -89,6 +97,7 @@ DAMAGES = {
     ),
     "no observation": (_card(lambda c: c.pop("observation")), "`observation` must be an object"),
     "no hashes": (_card(lambda c: c.pop("files")), "`files` must list"),
+    "not finite": (_not_finite, "layer 0 holds weights that are not finite"),
     "unknown arrays": (_other_weights, "must hold kernel_0, bias_0"),
 }
 
@@ -100,6 +109,15 @@ def test_damage_is_refused_with_the_reason(folder, damage):
     with pytest.raises(ValueError, match=reason) as error:
         load_policy(folder, runtime="numpy")
     assert str(folder) in str(error.value)
+
+
+def test_a_folder_of_a_shipped_ones_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "default").mkdir()
+    assert load_policy("default").folder.is_absolute()
+    for path in ("./default", Path("default"), "."):
+        with pytest.raises(ValueError, match=r"Not a policy: there is no (default/)?policy\.json"):
+            load_policy(path)
 
 
 def test_unknown_names():

@@ -106,6 +106,9 @@ def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
     export.write_policy(target, layers, note="third")
     assert load_policy(target, "numpy").card["note"] == "third"
     assert [p.name for p in tmp_path.iterdir()] == ["policy"]
+    with pytest.raises(ValueError, match="weights are not finite"):
+        export.write_policy(target, [(kernel * np.nan, bias) for kernel, bias in layers])
+    assert load_policy(target, "numpy").card["note"] == "third"
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
     with pytest.raises(ValueError, match="exists and is not a policy"):
@@ -115,6 +118,8 @@ def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
 WRONG = [
     {"runs": 0},
     {"runs": 30},  # fewer than one of each family in each minibatch
+    {"problems": "digits-sgd", "runs": 7, "minibatches": 7, "copies": 4},  # four in all
+    {"seed": 2**31},
     {"clip": 0.0},
     {"seed": -1},
     {"problems": "x"},

@@ -1,4 +1,8 @@
-"""The optimizers of the inner problems, as Keras defines them, for many runs at once."""
+"""The optimizers of the inner problems, as Keras defines them, for many runs at once.
+
+But for the heavy ball: here the rate is outside of the velocity, as in PyTorch. Keras has it
+inside, so that after a change of the rate the velocity is for some steps that of the old one.
+"""
 
 from __future__ import annotations
 

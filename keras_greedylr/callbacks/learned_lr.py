@@ -106,10 +106,11 @@ class LearnedLR(Schedule):
             raise ValueError(f"`policy` must be a path or 'default'. Received: policy={policy!r}")
         self.policy = os.fspath(policy)
         self.monitor = monitor
-        self.decide_every = decide_every
-        self.total_steps = total_steps
-        self.min_lr = min_lr
-        self.max_lr = max_lr
+        # Python's own numbers, for the state file; NumPy's would do else.
+        self.decide_every = None if decide_every is None else int(decide_every)
+        self.total_steps = None if total_steps is None else int(total_steps)
+        self.min_lr = None if min_lr is None else float(min_lr)
+        self.max_lr = None if max_lr is None else float(max_lr)
         self._policy: Policy = load_policy(self.policy if policy == "default" else Path(policy))
 
     def get_config(self) -> dict[str, Any]:
@@ -138,6 +139,7 @@ class LearnedLR(Schedule):
     # State of one `fit`.
 
     def _start(self, learning_rate: float) -> None:
+        check_float("learning_rate", learning_rate, above=0.0)
         params = self.params or {}
         steps, epochs = params.get("steps"), params.get("epochs")
         total = self.total_steps or (steps or 0) * (epochs or 0)
@@ -147,6 +149,7 @@ class LearnedLR(Schedule):
                 f"epoch is unknown here (steps={steps}, epochs={epochs}). Pass total_steps=."
             )
         self._steps = steps
+        self._epochs = epochs or 1
         self._total = total
         self._interval = self.decide_every or self._total / self._policy.decisions
         self._batch_loss = BatchLoss(self._model, steps)
@@ -155,6 +158,7 @@ class LearnedLR(Schedule):
             _array(learning_rate),
             *(b if b is None else _array(b) for b in (self.min_lr, self.max_lr)),
         )
+        self._begun = False
         self._sample: WeightSample | None = None
         self._weights = self._movement = np.zeros(0, np.float32)
         self._done = 0  # batches of the whole training
@@ -189,8 +193,10 @@ class LearnedLR(Schedule):
         for name, kind in _CARRIED.items():
             value = snapshot[name]
             setattr(self, f"_{name}", math.nan if value is None else kind(value))
-        # Fewer were due by now if training has become longer.
+        # Where training has become longer fewer were due by now.
         self._decisions = min(self._decisions, math.floor(self._done / self._interval))
+        progress = _array(min(self._done / self._total, 1.0))
+        self._history = observation.prolong(np, self._history, progress)
         return float(observation.rate(np, self._history)[0])
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -211,13 +217,14 @@ class LearnedLR(Schedule):
         super().on_epoch_begin(epoch, logs)
         self._batch_loss.begin_epoch()
         self._broken = False  # a loss was not finite, and so is Keras' mean until the epoch's end
-        if self._sample is None:
-            self._sample = WeightSample(self.model)
-            restored, weights = len(self._weights) > 0, self._sample(self.model)
-            if len(self._weights) != len(weights):  # others may be trained since then
-                self._weights, self._movement = weights, np.zeros_like(weights)
+        if not self._begun:
+            self._begun, restored = True, len(self._weights) > 0
+            if self._model.trainable_variables:  # TensorFlow may build a model in its first batch
+                self._begin_sample()
             if not restored:
-                self._done = epoch * (self._steps or 0)
+                self._done = round(self._total * epoch / self._epochs)
+                if self._steps is not None:
+                    self._done = epoch * self._steps
                 self._decisions = math.floor(self._done / self._interval)
                 first = float(observation.rate(np, self._history)[0])
                 self._apply(
@@ -231,9 +238,17 @@ class LearnedLR(Schedule):
         if self._due:
             self._decide("epoch", epoch)
 
+    def _begin_sample(self) -> None:
+        self._sample = WeightSample(self.model)
+        weights = self._sample(self.model)
+        if len(self._weights) != len(weights):  # others may be trained since then
+            self._weights, self._movement = weights, np.zeros_like(weights)
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes in a batch's loss; at an interval's end asks the policy."""
         logs = logs or {}
+        if self._sample is None:
+            self._begin_sample()
         if self.monitor not in logs:
             raise ValueError(
                 f"LearnedLR monitors `{self.monitor}`, which is not among the metrics of this "
@@ -283,7 +298,7 @@ class LearnedLR(Schedule):
             rate = observation.rate(np, self._history)
             self._apply(unit, position, float(rate[0]), "no loss is known", unit == "epoch")
             return
-        assert self._sample is not None  # made when the first epoch began
+        assert self._sample is not None  # made by the first batch's end
         weights = self._sample(self.model)
         with np.errstate(all="ignore"):  # weights that blew up overflow
             movement, alignment, norm, step = observation.weight_signals(
