@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
@@ -179,6 +179,13 @@ class GreedyRule:
         if self.horizon is not None:
             check_int("horizon", self.horizon, least=1)
         check_choice("mode", self.mode, ("min", "max"))
+        # Python's own numbers: a state goes into JSON, and a single-precision factor would make
+        # the rate single.
+        for field in fields(self):
+            value: Any = getattr(self, field.name)
+            if value is not None and not isinstance(value, str):
+                value = float(value) if "float" in str(field.type) else int(value)
+                object.__setattr__(self, field.name, value)
 
     def init(self, learning_rate: float) -> GreedyState:
         """Returns the state before the first value.

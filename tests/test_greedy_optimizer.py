@@ -165,6 +165,7 @@ SCHEDULED = keras.optimizers.schedules.CosineDecay(0.1, 9)
         (lambda: GreedyOptimizer(greedy(), RULE), "inner_optimizer=.*GreedyOptimizer"),
         (lambda: GreedyOptimizer(keras.optimizers.SGD(), {"factor": 0.5}), "rule={'factor': 0.5}"),
         (lambda: greedy(GreedyRule(patience=MOST + 1)), f"up to {MOST}.*patience={MOST + 1}"),
+        (lambda: GreedyOptimizer(keras.optimizers.SGD(0.0), RULE), r"learning_rate=0\.0"),
         (lambda: setattr(greedy(), "learning_rate", -1.0), "learning_rate=-1.0"),
         (lambda: setattr(greedy(), "learning_rate", SCHEDULED), "learning_rate=<.*CosineDecay"),
     ],

@@ -39,6 +39,25 @@ def test_hypergradient_first_five_rates(mode, per_parameter, float64):
         np.testing.assert_allclose(path[1], [0.7731, 0.5744], rtol=1e-9)
 
 
+@pytest.mark.parametrize("per_parameter", [False, True])
+def test_the_multiplicative_form_does_not_see_how_large_gradients_are(per_parameter):
+    def rates(scale):
+        inner = keras.optimizers.SGD(0.1 / scale)
+        optimizer = HypergradientDescent(inner, 0.01, "multiplicative", per_parameter)
+        seen = []
+        descend(
+            optimizer,
+            lambda w: scale * np.array([1.0, 2.0], "float32") * w,
+            [np.ones(1, "float32"), np.ones(1, "float32")],
+            5,
+            lambda _: seen.append(scale * rate_in(optimizer)),
+        )
+        return seen
+
+    for scale in (1e-11, 1e11):
+        np.testing.assert_allclose(rates(scale), rates(1.0), rtol=1e-5)
+
+
 INNER = {
     "sgd": lambda: keras.optimizers.SGD(0.1),
     "momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
@@ -101,3 +120,11 @@ def test_hypergradient_shows_its_rate_where_others_look(make_model, regression):
     model.fit(*regression, epochs=1, verbose=0)
     assert rate_in(model.optimizer) != pytest.approx(0.01, rel=1e-3)
     assert rate_in(model.optimizer) == rate_in(model.optimizer.inner_optimizer)
+
+
+def test_a_rate_that_is_set_is_a_number():
+    optimizer = HypergradientDescent(keras.optimizers.SGD(0.1))
+    optimizer.learning_rate = 0.5
+    with pytest.raises(ValueError, match=r"must be a finite number > 0\. Received: .*CosineDecay"):
+        optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(0.1, 9)
+    assert rate_in(optimizer) == 0.5

@@ -137,6 +137,35 @@ def test_line_search_knows_the_outputs_by_name(regression):
     assert losses[-1] < losses[0]
 
 
+def test_a_wrapped_model_takes_weights_before_it_is_called(make_model, regression, tmp_path):
+    first, second = (LineSearchModel(make_model()) for _ in range(2))
+    first.compile(ArmijoLineSearch(), loss="mse")
+    first.fit(*regression, verbose=0)
+    first.save_weights(tmp_path / "model.weights.h5")
+    second.load_weights(tmp_path / "model.weights.h5")
+    for mine, theirs in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_model_with_nothing_to_train_stays_as_it_is(make_model, regression):
+    model = make_model()
+    model.trainable = False
+    wrapper = LineSearchModel(model)
+    wrapper.compile(ArmijoLineSearch(), loss="mse")
+    before = model.get_weights()
+    assert np.isfinite(wrapper.fit(*regression, verbose=0).history["loss"]).all()
+    for mine, theirs in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_rate_that_is_set_is_a_number():
+    optimizer = ArmijoLineSearch()
+    optimizer.learning_rate = keras.ops.convert_to_tensor(0.5)
+    assert float(keras.ops.convert_to_numpy(optimizer.learning_rate)) == 0.5
+    with pytest.raises(ValueError, match=r"must be a finite number > 0\. Received: .*CosineDecay"):
+        optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(0.1, 9)
+
+
 def test_line_search_says_what_model_it_needs(make_model, regression):
     model = make_model()
     model.compile(ArmijoLineSearch(), loss="mse")

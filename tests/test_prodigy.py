@@ -28,3 +28,14 @@ def test_prodigy_passes_over_steps_at_rate_zero_and_zero_gradients(float64):
     late = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.0, 1.0])
     waited = descend(Prodigy(late), lambda w: w, start, 6)
     np.testing.assert_allclose(waited[2:], plain, rtol=1e-12)
+
+
+def test_prodigy_counts_the_distance_from_where_each_weight_was_at_its_first_gradient():
+    optimizer = Prodigy(d0=1e-3)
+    near, far = (keras.Variable(np.array([start], "float32")) for start in (1.0, 100.0))
+    optimizer.build([near, far])
+    for step in range(30):
+        gradients = [ops.sign(ops.convert_to_tensor(near)), ops.convert_to_tensor([0.01])]
+        late = step == 0  # one head of a network is not used in the first batch
+        optimizer.apply(gradients[: 2 - late], [near, far][: 2 - late])
+    assert float(ops.convert_to_numpy(optimizer._d)) > 0.1

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from keras_greedylr import GreedyRule, GreedyState
@@ -54,6 +55,16 @@ def test_initial_rates_out_of_range(rate):
         GreedyRule().init(rate)
     expected = "`learning_rate` must be a finite number > 0. Received: learning_rate="
     assert str(error.value) == f"{expected}{rate!r}"
+
+
+def test_numpys_numbers_are_taken_as_pythons():
+    rule = GreedyRule(
+        factor=np.float64(0.5), patience=np.int64(0), cooldown=np.int32(2), min_lr=np.float32(0)
+    )
+    state = rule.update(rule.init(np.float32(0.25)), 1.0, 2.0)
+    assert json.loads(state.to_json())["learning_rate"] == 0.25
+    assert {type(value) for value in (rule.factor, rule.min_lr)} == {float}
+    assert {type(value) for value in (rule.patience, rule.cooldown)} == {int}
 
 
 def _state_json(**changes):

@@ -24,9 +24,8 @@ from keras.optimizers import LossScaleOptimizer
 
 from keras_greedylr.optimizers.device_rule import DeviceRule
 from keras_greedylr.optimizers.recorded import Recorded
-from keras_greedylr.optimizers.scalars import add_scalar, select
+from keras_greedylr.optimizers.scalars import add_scalar, select, to_rate
 from keras_greedylr.rule import GreedyRule, GreedyState
-from keras_greedylr.validation import check_float
 
 MOST_KEPT = 256  # losses on a host that the rule has not seen
 TORCH = keras.backend.backend() == "torch"
@@ -55,8 +54,9 @@ class GreedyOptimizer(LossScaleOptimizer):
     `GreedyRule.update` to a relative 1e-5 in single precision, but for comparisons
     of two values that differ by less than 2e-7 of their size.
 
-    It owns the rate: assign `learning_rate` of this optimizer, not of the inner one,
-    and use no callback beside it that sets the rate. Clipping, averages, weight decay
+    It owns the rate: set it by `optimizer.learning_rate = 0.1`. Of what the inner
+    optimizer's variable is assigned by itself the rule does not know; use no callback
+    beside it that sets the rate, either. Clipping, averages, weight decay
     and accumulation are the inner optimizer's.
     If the global policy is `mixed_float16` by now, the inner optimizer is put into a
     `LossScaleOptimizer`, as `compile` would do. A model that has this policy to itself,
@@ -111,6 +111,7 @@ class GreedyOptimizer(LossScaleOptimizer):
             )
         if not isinstance(rule, GreedyRule):
             raise ValueError(f"`rule` must be a GreedyRule. Received: rule={rule!r}")
+        number = to_rate(rate)
         # The rate lives in the inner optimizer, where those who log rates look.
         super(LossScaleOptimizer, self).__init__(learning_rate=lambda: rate, name=name)
         self._untrack_variable(self._iterations)  # the inner optimizer counts
@@ -126,7 +127,7 @@ class GreedyOptimizer(LossScaleOptimizer):
         # On a host: losses the rule has not seen, and how many of them cannot move the rate.
         self._kept = SimpleNamespace(losses=[], idle=0)
         # Here and not in `build`: on TensorFlow `fit` begins before that.
-        vector = self._device_rule.init(float(_array(rate)))
+        vector = self._device_rule.init(number)
         self._vector = self.add_variable(
             (len(vector),),
             lambda shape, dtype: ops.convert_to_tensor(vector, dtype),
@@ -145,9 +146,9 @@ class GreedyOptimizer(LossScaleOptimizer):
 
     @learning_rate.setter
     def learning_rate(self, learning_rate: Any) -> None:
-        check_float("learning_rate", learning_rate, above=0.0)
-        self.inner_optimizer.learning_rate = learning_rate
-        moved = self._device_rule.moved_to(self._read(), float(learning_rate))
+        number = to_rate(learning_rate)
+        self.inner_optimizer.learning_rate = number
+        moved = self._device_rule.moved_to(self._read(), number)
         self._vector.assign(ops.convert_to_tensor(moved, self._vector.dtype))
 
     @property

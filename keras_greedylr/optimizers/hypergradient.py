@@ -19,7 +19,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_greedylr.optimizers.scalars import add_scalar, constant
+from keras_greedylr.optimizers.scalars import add_scalar, constant, to_rate
 from keras_greedylr.optimizers.two_pass import TwoPassOptimizer
 from keras_greedylr.validation import check_choice, check_float
 
@@ -127,8 +127,8 @@ class HypergradientDescent(TwoPassOptimizer):
 
     @learning_rate.setter
     def learning_rate(self, learning_rate: Any) -> None:
-        self.inner_optimizer.learning_rate = learning_rate
-        self._start = float(ops.convert_to_numpy(self.inner_optimizer.learning_rate))
+        self._start = to_rate(learning_rate)
+        self.inner_optimizer.learning_rate = self._start
         if self.per_parameter and self.built:
             for rate in self._rates:
                 rate.assign(ops.full(rate.shape, self._start, rate.dtype))
@@ -194,12 +194,12 @@ class HypergradientDescent(TwoPassOptimizer):
             ):
                 self.assign_add(scalar, ops.cast(ops.sum(product), scalar.dtype))
             return
-        product = gradient * unit
         rate = ops.convert_to_tensor(self._rates[index])
         if self.mode == "additive":
-            rate = rate - self.hyper_learning_rate * product
+            rate = rate - self.hyper_learning_rate * gradient * unit
         else:  # a product of two numbers over that of their sizes is its sign
-            rate = rate * (1.0 - self.hyper_learning_rate * ops.sign(product))
+            sign = ops.sign(gradient) * ops.sign(unit)
+            rate = rate * (1.0 - self.hyper_learning_rate * sign)
         self.assign(self._rates[index], rate)
         self.assign_add(self._rate_sum, ops.cast(ops.sum(rate), self._rate_sum.dtype))
         self.assign_add(self._rate_count, math.prod(rate.shape))
@@ -212,7 +212,8 @@ class HypergradientDescent(TwoPassOptimizer):
         elif self.mode == "additive":
             rate = rate - self.hyper_learning_rate * ops.cast(self._inner_product, rate.dtype)
         else:
-            norm = ops.sqrt(self._gradient_norm * self._unit_norm)
+            # Of each by itself: the product of small ones would be zero.
+            norm = ops.sqrt(self._gradient_norm) * ops.sqrt(self._unit_norm)
             known = norm > 0  # not so in the first step, and where a gradient is zero
             cosine = self._inner_product / ops.where(known, norm, ops.ones_like(norm))
             rate = rate * (1.0 - self.hyper_learning_rate * ops.cast(cosine, rate.dtype))

@@ -20,7 +20,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_greedylr.optimizers.scalars import add_scalar, constant, minimum
+from keras_greedylr.optimizers.scalars import add_scalar, constant, minimum, to_rate
 from keras_greedylr.validation import check_choice, check_float, check_int
 
 
@@ -103,6 +103,15 @@ class ArmijoLineSearch(keras.optimizers.Optimizer):
         self.max_backtracks = max_backtracks
         # Here and not in `build`: on TensorFlow `fit` begins before that.
         self._growth = add_scalar(self, "growth", gamma ** (1 / (steps_per_epoch or 1)))
+
+    @property
+    def learning_rate(self) -> Any:
+        """The rate of the last step; a number that is assigned is where the next search begins."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: Any) -> None:
+        self._learning_rate.assign(to_rate(learning_rate))
 
     def build(self, variables: list[keras.Variable]) -> None:
         """Checks the weights; a line search keeps nothing for each of them."""

@@ -46,6 +46,7 @@ class LineSearchModel(keras.Model):
         self.model = model
         if hasattr(model, "output_names"):  # by which losses and targets may be told apart
             self.output_names = model.output_names
+        self.built = model.built  # so that it can be saved and restored before it is called
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Calls the model; `training` reaches it by the call's context."""
@@ -171,7 +172,7 @@ def _value_and_gradients(
         with torch.enable_grad():
             leaves = [w.detach().requires_grad_() for w in weights]
             loss, extra = function(leaves)
-            gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+            gradients = torch.autograd.grad(loss, leaves, allow_unused=True) if leaves else ()
         gradients = [
             torch.zeros_like(w) if g is None else g for w, g in zip(leaves, gradients, strict=True)
         ]

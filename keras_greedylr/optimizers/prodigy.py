@@ -199,13 +199,14 @@ class Prodigy(TwoPassOptimizer):
         )
         d, step_size = (ops.cast(value, dtype) for value in (self._d, self._step_size))
         m, v = self._momentums[index], self._velocities[index]
+        # Of this weight: another may have had gradients before.
+        first = ops.cast(ops.all(ops.convert_to_tensor(v) == 0), dtype)
         self.assign(m, beta_1 * m + (1.0 - beta_1) * d * g)
         self.assign(v, beta_2 * v + (1.0 - beta_2) * d * d * ops.square(g))
 
         g, p = self._slice(g), self._slice(p)
         p_0, s = self._starts[index], self._sums[index]
         # Taken now and not in `build`: weights may be loaded in between.
-        first = ops.cast(self._steps == 0, dtype)
         self.assign_add(p_0, first * (p - p_0))
         weight = d if self.safeguard_warmup else step_size
         weight = ops.where(live, weight * (d / self.d0), constant(0.0, dtype))

@@ -14,6 +14,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_greedylr.validation import check_float
+
 
 def add_scalar(optimizer: keras.optimizers.Optimizer, name: str, value: float = 0.0) -> Any:
     """Adds a scalar variable to the state of `optimizer`, which starts at `value`."""
@@ -26,6 +28,18 @@ def add_scalar(optimizer: keras.optimizers.Optimizer, name: str, value: float = 
         aggregation="only_first_replica",  # each device computes the same
         name=name,
     )
+
+
+def to_rate(value: Any) -> float:
+    """A learning rate, also one in a tensor, as a Python number.
+
+    Raises:
+        ValueError: if it is no finite number > 0: a schedule, for example.
+    """
+    if isinstance(value, keras.Variable) or ops.is_tensor(value):
+        value = float(ops.convert_to_numpy(value))
+    check_float("learning_rate", value, above=0.0)
+    return float(value)
 
 
 def constant(value: float, dtype: Any) -> Any:
