@@ -6,7 +6,8 @@ factorises scikit-learn's digits, V (64 x 1792) as W H with no negative entry, b
 column mini-batches. The shipped policy sets the rate, from one that is far too low, usual, and far
 too high; each step is held under the limit beyond which a batch's loss could rise. Prints how it
 ended against a constant and a step-decay rate under the same limit, and saves a picture of losses,
-rates, and the parts in W. Needs the `agents` extra, Python 3.11. One minute on two cores.
+rates, and the parts in W. Needs the `agents` and `compare` extras,
+Python 3.11. One minute on two cores.
 """
 
 from __future__ import annotations

@@ -276,6 +276,12 @@ class GreedyRule:
             quiet = min(quiet, math.floor((1.0 - ANNEAL) * self.horizon) - state.seen)
         return max(quiet, 0)
 
+    def bound(self, state: GreedyState) -> float | None:
+        """Returns the upper bound that falls towards the horizon's end; None before that."""
+        if state.ceiling is None:
+            return None
+        return self._anneal(math.inf, state.seen, state.ceiling)[0]
+
     @property
     def _floor(self) -> float:
         # Zero would be for ever: no division brings the rate back from it.

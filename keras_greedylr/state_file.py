@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,9 +60,11 @@ def write_states(path: str | os.PathLike, config: dict[str, Any], states: SavedS
         "epochs": {str(epoch): states.epochs[epoch] for epoch in kept},
     }
     text = json.dumps(content, allow_nan=False, indent=1)
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # a link stays one
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name + ".")
+    # Not `tempfile`, whose files nobody else may read.
+    temporary = target.with_name(f"{target.name}.{os.getpid()}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)

@@ -1,5 +1,6 @@
 """GreedyLR in one training after the other: what is forgotten, what is the same, the horizon."""
 
+import contextlib
 import copy
 import json
 
@@ -133,6 +134,27 @@ def test_a_second_fit_has_a_horizon_of_its_own(make_model, regression, tmp_path)
     assert callback.learning_rate == 1e-4
     falling = [ceiling is not None for ceiling in ceilings]
     assert falling == [False] * 7 + [True] * 3 + [False] * 4 + [True] * 6
+
+
+@pytest.mark.parametrize("broken_off", [False, True])
+def test_a_fit_that_goes_further_has_a_longer_horizon(make_model, regression, tmp_path, broken_off):
+    def train(epochs, begin, *others):
+        callback = GreedyLR(horizon="fit", min_lr=1e-4, state_path=tmp_path / "state.json")
+        model.fit(
+            *regression, epochs=epochs, initial_epoch=begin, verbose=0,
+            callbacks=[callback, *others],
+        )  # fmt: skip
+        return callback
+
+    def stop(epoch, logs):
+        if broken_off and epoch == 5:
+            raise KeyboardInterrupt
+
+    model = make_model()
+    with contextlib.suppress(KeyboardInterrupt):
+        train(6, 0, keras.callbacks.LambdaCallback(on_epoch_begin=stop))
+    callback = train(12, 5 if broken_off else 6)
+    assert callback.rule.horizon == callback.state.seen == 12
 
 
 class WithHooks(Spy):

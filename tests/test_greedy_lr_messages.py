@@ -28,6 +28,29 @@ def test_verbose_says_what_it_did_per_batch(capsys):
     )
 
 
+def test_verbose_tells_stages_from_the_end_of_the_horizon(capsys):
+    """In a stage that holds nothing but the horizon moves the rate."""
+    greedy = GreedyLR(
+        mode="max", patience=0, cooldown=2, warmup=2, phases="hold", horizon="fit", verbose=1
+    )
+    fit(linear(), [greedy], epochs=20)
+    said = capsys.readouterr().out
+    assert said.count("the upper bound falls") > 3 and "did not improve" in said
+    assert "carries on" not in said
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="takes no steps_per_execution")
+def test_verbose_counts_batches_not_executions(capsys):
+    greedy = GreedyLR(update_every=10, patience=0, verbose=1)
+    fit(linear(steps_per_execution=3), [greedy], samples=80)
+    assert "Epoch 1, batch 10: GreedyLR sets" in capsys.readouterr().out
+
+
+def test_a_rate_that_nothing_can_move_is_refused():
+    with pytest.raises(ValueError, match=r"`learning_rate` must be a finite number > 0.*=0\.0"):
+        fit(linear(0.0), [GreedyLR()])
+
+
 def test_it_is_silent_otherwise(capsys):
     fit(linear(), [GreedyLR(**EAGER)], epochs=2)
     assert capsys.readouterr().out == ""

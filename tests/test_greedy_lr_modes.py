@@ -39,7 +39,11 @@ def acceleration(y_true, y_pred):
     return surprise(y_true, y_pred)
 
 
-@pytest.mark.parametrize("metric", [surprise, acceleration])
+def inaccuracy(y_true, y_pred):
+    return surprise(y_true, y_pred)
+
+
+@pytest.mark.parametrize("metric", [surprise, acceleration, inaccuracy])
 def test_auto_mode_does_not_guess(metric):
     with pytest.raises(ValueError) as error:
         fit(linear(metrics=[metric]), [GreedyLR(metric.__name__)])

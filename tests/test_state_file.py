@@ -95,6 +95,15 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
     assert list(read_states(path, CONFIG).epochs) == [50]
 
 
+def test_a_link_stays_a_link_and_others_may_read_the_file(tmp_path):
+    real, link = tmp_path / "real.json", tmp_path / "link.json"
+    link.symlink_to(real)
+    write_states(link, CONFIG, SavedStates(False, {1: {}}))
+    assert link.is_symlink() and read_states(real, CONFIG).epochs == {1: {}}
+    (tmp_path / "plain").touch()
+    assert real.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_the_file_is_strict_json(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_states(tmp_path / "s", CONFIG, SavedStates(False, {1: math.inf}))

@@ -15,7 +15,7 @@ from keras_greedylr.callbacks.metric_direction import metric_direction
 from keras_greedylr.callbacks.reason import absence, reason
 from keras_greedylr.callbacks.schedule import Schedule
 from keras_greedylr.rule import GreedyRule, GreedyState
-from keras_greedylr.validation import check_choice, check_int
+from keras_greedylr.validation import check_choice, check_float, check_int
 
 # Bounds left out, as multiples of the initial rate.
 MIN_LR_RATIO = 1e-2
@@ -200,6 +200,7 @@ class GreedyLR(Schedule):
     # State of one `fit`.
 
     def _start(self, learning_rate: float) -> None:
+        check_float("learning_rate", learning_rate, above=0.0)
         self._horizon = self._evaluations() if self._rule_arguments["horizon"] == "fit" else 1
         self.rule = self._make_rule(learning_rate, "min" if self.mode == "auto" else self.mode)
         self.state = self.rule.init(learning_rate)
@@ -217,6 +218,7 @@ class GreedyLR(Schedule):
         return {
             "rule": self.state._asdict(),
             "horizon": self._horizon,
+            "epochs": (self.params or {}).get("epochs"),
             **self._groups.snapshot(),
         }
 
@@ -226,9 +228,13 @@ class GreedyLR(Schedule):
         self._groups.restore(snapshot)
         # All of it is sound: now it is taken.
         self.state = state
-        # A `fit` that counts its epochs anew is one more; else it is the one that was cut off.
-        again = self._epoch == 0 and state.seen > 0
-        self._horizon = self._horizon + state.seen if again else snapshot["horizon"]
+        # A `fit` that counts its epochs anew, or makes it more, has a horizon of its own; else it
+        # is the one that was cut off.
+        anew = self._epoch == 0 and state.seen > 0
+        if anew or snapshot["epochs"] != (self.params or {}).get("epochs"):
+            self._horizon += state.seen
+        else:
+            self._horizon = snapshot["horizon"]
         self._seen = self.state.metric is not None  # no validation may be left to be seen
         self.rule = self._make_rule(self.state.initial_learning_rate, self.rule.mode)
         return self.state.learning_rate

@@ -28,9 +28,10 @@ def metric_direction(
             direction = getattr(metric, "_direction", None)
             if direction in ("up", "down"):
                 return "max" if direction == "up" else "min"
-    if "error" in name or name in ("mse", "mae", "mape", "msle"):
+    words = name.split("_")  # whole ones: an inaccuracy is no accuracy
+    if {"error", "mse", "mae", "mape", "msle"} & set(words):
         return "min"
-    if "accuracy" in name or "acc" in name.split("_"):
+    if {"accuracy", "acc"} & set(words):
         return "max"
     if name.startswith(("auc", "precision", "recall", "f1")):
         return "max"

@@ -141,8 +141,9 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
             self._assign(rate)
             if self.verbose and reason:
                 where = f"Epoch {(self._epoch or 0) + 1}"
-                if unit == "batch":
-                    where += f", batch {position + 1}"
+                if unit == "batch":  # of several in one execution it may run past the end
+                    steps = (self.params or {}).get("steps") or position + 1
+                    where += f", batch {min(position + 1, steps)}"
                 print(f"\n{where}: {type(self).__name__} sets learning rate to {rate:g}: {reason}.")
         if self._listeners:
             decision = Decision(unit, position, old, rate, reason, self.values(), begins)
