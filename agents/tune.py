@@ -50,7 +50,9 @@ def tune_greedy(
     """Returns the candidates, as arguments of `GreedyLR`, with their scores, best first.
 
     The score is the geometric mean of final validation losses over families, seeds and initial
-    rates, relative to that of the rule's defaults, which are the first candidate.
+    rates, relative to that of `GreedyRule`'s defaults, which are the first candidate. All run
+    within a thousandth and a thousand times the initial rate, which is further than `GreedyLR`
+    goes unless told.
 
     Args:
         problems: The families.

@@ -225,6 +225,12 @@ def test_the_guard_takes_the_rate_back(make_model, regression, capsys, factor, w
     assert "the policy's action is" in printed
 
 
+def test_the_guard_trips_at_the_loss_that_jumps():
+    guard = loss_guard.LossGuard()
+    tripped = [guard.trips(loss) for loss in [1.0] * 30 + [100.0] * 5]
+    assert tripped == [False] * 30 + [True] + [False] * 4  # once in an interval
+
+
 def test_bounds_hold(make_model, regression):
     probe = Probe()
     actions = np.resize([1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0], 40)

@@ -37,9 +37,9 @@ class LossGuard:
         if math.isfinite(loss):
             self.reports += 1
             first = self.reports == 1
-            self.tripped = self.reports > SETTLE and self.fast > JUMP * self.slow > 0.0
             self.fast = loss if first else FAST * self.fast + (1.0 - FAST) * loss
             self.slow = loss if first else SLOW * self.slow + (1.0 - SLOW) * loss
+            self.tripped = self.reports > SETTLE and self.fast > JUMP * self.slow > 0.0
         else:
             self.tripped = True
         if self.tripped:
