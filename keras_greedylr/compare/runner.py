@@ -71,7 +71,7 @@ class Trainer:
             model = self._compiled_before(False, kind, model)
         elif own is None:  # what the user's function makes may be drawn, or hang together
             model = self._compiled_before(True, (kind, *task[:2]), model)
-        trace, clock = _RateTrace(self.steps), _Clock(plan.epochs)
+        trace, clock = _RateTrace(self.steps), _Clock()
         # Again: what building the model and its contestant drew must not shift the batches.
         keras.utils.set_random_seed(task.seed)
         history = model.fit(
@@ -135,11 +135,10 @@ class _Seed(keras.callbacks.Callback):
 class _Clock(keras.callbacks.Callback):
     """Tells how long training took, without what the first epoch takes to compile."""
 
-    def __init__(self, epochs: int):
+    def __init__(self) -> None:
         super().__init__()
         self.seconds = 0.0
-        self._epochs = epochs
-        self._begun = self._timed = 0.0
+        self._begun, self._timed = 0.0, 0  # epochs since
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if epoch <= 1:  # where there is but one, all of it counts
@@ -147,7 +146,7 @@ class _Clock(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._timed += 1
-        self.seconds = (time.perf_counter() - self._begun) / self._timed * self._epochs
+        self.seconds = (time.perf_counter() - self._begun) / self._timed * (epoch + 1)
 
 
 class _RateTrace(keras.callbacks.Callback):
