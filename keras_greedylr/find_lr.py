@@ -196,8 +196,8 @@ class _Ramp(Schedule):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         [(loss, batches)] = self._batch_loss.take([(batch, logs or {})])
-        if loss is None:  # another callback has evaluated the model
-            loss = self.losses[-1]
+        if loss is None:  # another callback has evaluated the model: this rate once more
+            return
         self.blew_up = not math.isfinite(loss)
         if self.blew_up:
             self._model.stop_training = True

@@ -281,8 +281,7 @@ def prolong(xp: Any, history: History, progress: Array) -> History:
         for name in ("progress", "best_at", "best_validation_at", "validated_at")
     }
     longer = history._replace(**after)
-    cosines = (xp.maximum(_anchor(xp, each), 1e-6) for each in (longer, history))
-    return lower(xp, longer, _log2(xp, next(cosines)) - _log2(xp, next(cosines)))
+    return lower(xp, longer, _log2(xp, _cosine(xp, longer) / _cosine(xp, history)))
 
 
 def rate(xp: Any, history: History) -> Array:
@@ -329,13 +328,17 @@ def _bounded(xp: Any, history: History, multiplier: Array) -> Array:
 def _under(xp: Any, history: History) -> Array:
     """The multiplier at which the rate meets its bound, `NO_BOUND` where none is known."""
     known = history.bound < NO_BOUND
-    cosine = xp.maximum(_anchor(xp, history), 1e-6)
-    meets = _log2(xp, xp.where(known, history.bound, 1.0) / history.initial_rate / cosine)
+    above = xp.where(known, history.bound, 1.0) / history.initial_rate
+    meets = _log2(xp, above / _cosine(xp, history))
     return xp.where(known, meets, NO_BOUND)
 
 
 def _anchor(xp: Any, history: History) -> Array:
     return 0.5 * (1.0 + xp.cos(math.pi * history.progress))
+
+
+def _cosine(xp: Any, history: History) -> Array:
+    return xp.maximum(_anchor(xp, history), 1e-6)  # of which there is a logarithm
 
 
 def _log2(xp: Any, value: Array) -> Array:

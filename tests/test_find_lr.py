@@ -107,6 +107,17 @@ def test_losses_are_those_of_the_batches_and_end_where_they_blow_up():
     assert test.blew_up and not test.doubt
 
 
+def test_a_callback_that_evaluates_costs_losses_and_no_more():
+    class Evaluate(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 0:
+                self.model.evaluate(X, Y, verbose=0)
+
+    test = find_lr(build(), X, Y, max_lr=0.01, steps=20, batch_size=10, callbacks=[Evaluate()])
+    assert len(test.losses) == 20 and min(test.losses) > 0
+    assert (np.diff(test.rates) > 0).all()
+
+
 def test_the_suggestion_by_hand():
     rates = 10.0 ** np.arange(-4, 4)
     losses = np.array([8.0, 8.0, 8.0, 2.0, 0.1, 0.1, 50.0, 500.0])

@@ -222,9 +222,8 @@ class LearnedLR(Schedule):
             if self._model.trainable_variables:  # TensorFlow may build a model in its first batch
                 self._begin_sample()
             if not restored:
-                self._done = round(self._total * epoch / self._epochs)
-                if self._steps is not None:
-                    self._done = epoch * self._steps
+                steps = self._total / self._epochs if self._steps is None else self._steps
+                self._done = round(epoch * steps)
                 self._decisions = math.floor(self._done / self._interval)
                 first = float(observation.rate(np, self._history)[0])
                 self._apply(

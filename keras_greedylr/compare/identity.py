@@ -117,7 +117,8 @@ def describe_model(model: keras.Model) -> int:
     try:
         config = _anonymous(keras.saving.serialize_keras_object(model))
     except (NotImplementedError, TypeError, ValueError):
-        config = None  # it trains all the same
+        # What cannot be serialized trains all the same, and is told apart by its code.
+        config = None
     return _checksum([config, *(_source(kind) for kind in kinds if _is_users(kind))])
 
 
@@ -127,11 +128,8 @@ def _describe_loss(model: keras.Model) -> int:
     for loss in keras.tree.flatten(model.loss):
         function = getattr(loss, "fn", loss)  # what Keras wraps a function in has the name only
         sources = [_source(part) for part in (function, type(loss)) if _is_users(part)]
-        told += [
-            _name(loss),
-            _kept(loss),
-            *sources,
-        ]  # Keras' own leave settings out of `get_config`
+        # What it keeps, for some of Keras' own leave settings out of their configuration.
+        told += [_name(loss), _kept(loss), *sources]
     return _checksum([_structure(model.loss), *told])
 
 
