@@ -71,12 +71,16 @@ def test_a_run_does_not_see_its_neighbours(problem):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw", "rmsprop"])
-def test_optimizers_are_kerass(optimizer):
+def test_optimizers_are_kerass_through_changes_of_the_rate(optimizer):
     problem = Network("m", "mixture", (Dense(5, "relu"),), optimizer, 6, steps=7)
-    state = problem.sample(tf.constant([0, 0]), 2)
-    x, y = problem.batches(state, tf.constant([1, 0]))
-    trained, losses = problem.train(state, (x, y), tf.constant([0.05, 0.01]))
-    for run, rate in enumerate((0.05, 0.01)):
+    state = trained = problem.sample(tf.constant([0, 0]), 2)
+    rates = np.float32([[0.05, 0.01], [0.005, 0.04], [0.02, 0.001]])  # [action, run]
+    batches = [problem.batches(state, tf.constant([1, i])) for i in range(len(rates))]
+    losses = []
+    for batch, each in zip(batches, rates, strict=True):
+        trained, of_action = problem.train(trained, batch, tf.constant(each))
+        losses.append(of_action)
+    for run, rate in enumerate(map(float, rates[0])):
         model = keras.Sequential([keras.layers.Dense(5, "relu"), keras.layers.Dense(6)])
         model.build((None, 32))
         model.set_weights([w[run].numpy() for w in tf.nest.flatten(state.params)])
@@ -88,8 +92,10 @@ def test_optimizers_are_kerass(optimizer):
             "rmsprop": keras.optimizers.RMSprop(rate),
         }[optimizer]
         model.compile(made, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        theirs = [model.train_on_batch(x[i, run], y[i, run]) for i in range(7)]
-        np.testing.assert_allclose(losses[:, run], theirs, rtol=1e-4)
+        for (x, y), rate, mine in zip(batches, rates[:, run], losses, strict=True):
+            made.learning_rate = float(rate)
+            theirs = [model.train_on_batch(x[i, run], y[i, run]) for i in range(7)]
+            np.testing.assert_allclose(mine[:, run], theirs, rtol=1e-4)
         for w, v in zip(tf.nest.flatten(trained.params), model.get_weights(), strict=True):
             np.testing.assert_allclose(w[run], v, rtol=2e-4, atol=2e-6)
 

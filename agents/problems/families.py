@@ -24,7 +24,7 @@ FAMILIES: dict[Split, tuple[Problem, ...]] = {
         NMF("nmf-gamma", "gamma"),
         NMF("nmf-noisy", "half normal", rank=4, most_gradient_noise=1.0, validate_every=2),
         NMF("nmf-wide", "gamma", rank=8, rows=24, columns=96, blocks=6, most_noise=0.2,
-            validate_every=3),
+            validate_every=4),
         NMF("nmf-digits", "digits", update="simultaneous", rank=8, blocks=2),
         NMF("nmf-parts", "digits", rank=10, blocks=2, most_noise=0.2),
         Network("digits-sgd", "digits", (Dense(32, "relu"),), "sgd", 10),

@@ -1,7 +1,7 @@
 """The optimizers of the inner problems, as Keras defines them, for many runs at once.
 
-But for the heavy ball: here the rate is outside of the velocity, as in PyTorch. Keras has it
-inside, so that after a change of the rate the velocity is for some steps that of the old one.
+Keras' heavy ball has the rate inside of its velocity, unlike PyTorch's: after a change of the rate
+the run goes on for some steps at the old one, and that is what a policy has to learn.
 """
 
 from __future__ import annotations
@@ -45,8 +45,10 @@ def update(
     if optimizer == "sgd":
         change = gradients
     elif optimizer == "momentum":
-        velocity = each(lambda v, g: _wide(momentum, g) * v + g, slots[0], gradients)
-        slots, change = [velocity], velocity
+        velocity = each(
+            lambda v, g: _wide(momentum, g) * v + _wide(rates, g) * g, slots[0], gradients
+        )
+        return each(lambda w, v: w - v, params, velocity), [velocity]
     elif optimizer == "rmsprop":
         second = each(lambda v, g: 0.9 * v + 0.1 * g * g, slots[0], gradients)
         slots, change = [second], each(lambda g, v: g / tf.sqrt(v + 1e-7), gradients, second)
