@@ -90,6 +90,21 @@ def test_a_callback_that_evaluates_changes_no_value(make_model, regression):
     np.testing.assert_allclose(*looked, rtol=1e-4)
 
 
+@pytest.mark.parametrize("first_epoch", [0, 1])
+def test_an_evaluation_as_an_epoch_begins_changes_no_value(first_epoch):
+    class Evaluate(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch >= first_epoch:
+                self.model.evaluate(*data(24, seed=1), verbose=0)
+
+    looked = []
+    for others in ([], [Evaluate()]):
+        spy = Spy(update_every=1, patience=NEVER)
+        fit(linear(), [*others, spy], samples=80, epochs=3)
+        looked.append(spy.looked)
+    np.testing.assert_allclose(*looked, rtol=1e-4)
+
+
 def test_losses_that_are_nan_are_skipped():
     # A loss that is NaN where the target says so, with a gradient that is not.
     def loss(y_true, y_pred):

@@ -11,8 +11,8 @@ tell how the samples are spread over them, and each is given the loss of all. Th
 the float32 error of the mean times the number of batches: about 6e-8 t relative where the loss is
 near its mean.
 
-An evaluation between two batches resets the metric: then the loss of the batches since the last
-report cannot be told, and the mean goes on from what the evaluation left in it.
+An evaluation between two batches of an epoch resets the metric: then the loss of the batches since
+the last report cannot be told, and the mean goes on from what the evaluation left in it.
 """
 
 from __future__ import annotations
@@ -58,10 +58,12 @@ class BatchLoss:
     def __init__(self, model: keras.Model, steps: int | None):
         self._model = model
         self._steps = steps
-        self._counter: LiveScalar | None = None
-        self._total: LiveScalar | None = None
+        self._counter: LiveScalar | None
+        self._total: LiveScalar | None
         self._sought = False
         self._unit = 0.0  # samples in the first batch
+        self._count = self._mean = 0.0  # of what has been taken
+        self._mark = mark(model)
         together = getattr(model, "steps_per_execution", 1) or 1
         self._updates: LiveScalar | None = None  # where Keras' index runs past an unknown end
         if steps is None and together > 1:
@@ -70,12 +72,10 @@ class BatchLoss:
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
-        """Forgets the running mean, as Keras does."""
+        """Goes on from the mean as it is: reset by Keras, but someone may have evaluated since."""
         self.batches = 0
-        self._count = 0.0
-        self._mean = 0.0
         self._held: float | None = None
-        self._mark = mark(self._model)
+        self._begin_from(self._read_count() if self._sought else self._find())
         self._begun = 0.0 if self._updates is None else self._updates.read()
 
     def trained(self, batch: int) -> int:
@@ -148,10 +148,15 @@ class BatchLoss:
         losses: list[float | None] = [None] * len(means)
         if len(means) > 1 and self._equal and self._unit:
             losses[:-1] = self._undo(means[:-1], [self._unit * new for new in batches[:-1]])
-        total = 0.0 if self._total is None else self._total.read()
-        self._count, self._mean = count, total / count if count else 0.0
-        self._mark = mark(self._model)
+        self._begin_from(count)
         return losses
+
+    def _begin_from(self, count: float | None) -> None:
+        """Takes the mean of so many samples as what the next losses are added to."""
+        total = self._total.read() if self._total is not None and count else 0.0
+        self._count = count or 0.0
+        self._mean = total / count if count else 0.0
+        self._mark = mark(self._model)
 
     def _undo(self, means: list[float], sizes: list[float]) -> list[float]:
         """The losses of so many samples each, with which the running mean has become `means`."""
@@ -169,10 +174,12 @@ class BatchLoss:
             return self._held
         if not self._sought:
             self._sought = True
-            self._find()
+            return self._find()
         return None if self._counter is None else self._counter.read()
 
-    def _find(self) -> None:
+    def _find(self) -> float | None:
+        """Looks for a loss that has samples; returns how many."""
+        self._counter = self._total = None
         for metric in self._model.metrics:
             if (
                 metric.name == "loss"
@@ -180,4 +187,5 @@ class BatchLoss:
                 and (count := LiveScalar(self._model, metric.count)).read() > 0
             ):
                 self._counter, self._total = count, LiveScalar(self._model, metric.total)
-                return
+                return count.read()
+        return None
