@@ -90,7 +90,7 @@ def _digit_pixels() -> np.ndarray:
 
 
 datasets.LOADERS["digit pixels"] = lambda: _entries(_digit_pixels())
-datasets.LOADERS["counts"] = lambda: _entries(datasets.word_counts()[:128])
+datasets.LOADERS["counts"] = lambda: _entries(datasets.word_counts("word counts")[:128])
 
 TEXT = (Embedding(SYMBOLS, 8), Dense(48, "relu"))
 PROBLEMS: dict[str, dict[str, Any]] = {

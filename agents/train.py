@@ -51,7 +51,7 @@ class Config:
 
     problems: str = "nmf,networks"
     seed: int = 0
-    runs: int = 1632
+    runs: int = 1728
     copies: int = 4
     iterations: int = 70
     epochs: int = 15

@@ -35,12 +35,11 @@ def _load(name: str) -> Data:
     return x[order], y[order]
 
 
-def word_counts() -> np.ndarray:
-    """Returns counts [256 documents, 96 words] of common words in Python's docstrings."""
+def word_counts(name: str) -> np.ndarray:
+    """Returns counts [256 documents, 96 words] of a text's common words in its longest parts."""
     from sklearn.feature_extraction.text import CountVectorizer
 
-    documents = [text for module in COUNTED_MODULES for text in _docstrings(module)]
-    documents = sorted(documents, key=len)[-256:]
+    documents = sorted(COUNTED[name](), key=len)[-256:]
     counts = CountVectorizer(max_features=96, stop_words="english").fit_transform(documents)
     return counts.toarray().astype(np.float32)
 
@@ -83,10 +82,10 @@ def _text(pieces: list[str]) -> Data:
     return x.astype(np.float32), codes[starts + CONTEXT]
 
 
-def _topics() -> Data:
+def _topics() -> list[str]:
     from pydoc_data import topics
 
-    return _text([str(text) for text in topics.topics.values()])
+    return [str(text) for text in topics.topics.values()]
 
 
 DOC_MODULES = ("argparse", "asyncio", "collections", "decimal", "difflib", "email", "json")
@@ -96,12 +95,15 @@ COUNTED_MODULES = (
 )
 
 
-def _docstrings(module: str) -> list[str]:
-    with warnings.catch_warnings(action="ignore"):  # some members are deprecated
-        members = [m for _, m in inspect.getmembers(importlib.import_module(module))]
-        members += [f for m in members if inspect.isclass(m) for _, f in inspect.getmembers(m)]
-        texts = {m.__doc__ for m in members if isinstance(getattr(m, "__doc__", None), str)}
-    return sorted(text for text in texts if len(text) > 100)
+def _docstrings(modules: tuple[str, ...]) -> list[str]:
+    found: list[str] = []
+    for module in modules:
+        with warnings.catch_warnings(action="ignore"):  # some members are deprecated
+            members = [m for _, m in inspect.getmembers(importlib.import_module(module))]
+            members += [f for m in members if inspect.isclass(m) for _, f in inspect.getmembers(m)]
+            texts = {m.__doc__ for m in members if isinstance(getattr(m, "__doc__", None), str)}
+        found += sorted(text for text in texts if len(text) > 100)
+    return found
 
 
 def _unicode_names() -> Data:
@@ -158,13 +160,13 @@ def _standard(x: np.ndarray) -> np.ndarray:
 LOADERS: dict[str, Callable[[], Data]] = {
     # training
     "digits": _digits,
-    "topics": _topics,
+    "topics": lambda: _text(_topics()),
     "mixture": _mixture,
     "round inputs": lambda: _inputs(24, 0.0),
     "long inputs": lambda: _inputs(32, 1.0),
     # development
     "china": lambda: _patches("china.jpg"),
-    "docstrings": lambda: _text([text for m in DOC_MODULES for text in _docstrings(m)]),
+    "docstrings": lambda: _text(_docstrings(DOC_MODULES)),
     "breast cancer": lambda: _table(datasets.load_breast_cancer),
     "diabetes": lambda: _table(datasets.load_diabetes, regression=True),
     "moons": _moons,
@@ -177,4 +179,10 @@ LOADERS: dict[str, Callable[[], Data]] = {
     "iris": lambda: _table(datasets.load_iris),
     "friedman": _friedman,
     "hastie": _hastie,
+}
+
+COUNTED: dict[str, Callable[[], list[str]]] = {
+    "topics' words": lambda: [part for text in _topics() for part in text.split("\n\n")],
+    "docstrings' words": lambda: _docstrings(DOC_MODULES),
+    "word counts": lambda: _docstrings(COUNTED_MODULES),
 }

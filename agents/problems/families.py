@@ -27,6 +27,7 @@ FAMILIES: dict[Split, tuple[Problem, ...]] = {
             validate_every=4),
         NMF("nmf-digits", "digits", update="simultaneous", rank=8, blocks=2),
         NMF("nmf-parts", "digits", rank=10, blocks=2, most_noise=0.2),
+        NMF("nmf-topics", "topics' words", rank=8, blocks=2, most_noise=0.2, validate_every=2),
         Network("digits-sgd", "digits", (Dense(32, "relu"),), "sgd", 10),
         Network("digits-wide", "digits", (Dense(64, "relu"),), "adam", 10, batch=8,
                 least_data=0.03, most_noise=0.5),
@@ -57,6 +58,7 @@ FAMILIES: dict[Split, tuple[Problem, ...]] = {
     "development": (
         NMF("nmf-china", "china.jpg", rank=6, blocks=8, validate_every=5),
         NMF("nmf-china-both", "china.jpg", update="simultaneous", rank=5, blocks=4),
+        NMF("nmf-docstrings", "docstrings' words", rank=12, blocks=6, columns=96, most_noise=0.2),
         Network("china-mlp", "china", (Dense(48, "relu"),), "momentum", 4, 0.9, batch=24,
                 least_data=0.3),
         Network("china-cnn", "china", (Convolution(12), Dense(16, "relu")), "adam", 4,

@@ -249,8 +249,8 @@ def _real_matrix(name: str) -> np.ndarray:
         from sklearn.datasets import load_digits
 
         return load_digits().data.T.astype(np.float32)
-    if name == "word counts":
-        return datasets.word_counts().T
+    if name in datasets.COUNTED:
+        return datasets.word_counts(name).T
     return datasets.image_patches(name).reshape(-1, 64).T
 
 
