@@ -291,6 +291,9 @@ def test_errors_in_fit(make_model, regression):
     callback.set_params({"epochs": 2, "steps": None})
     with pytest.raises(ValueError, match=r"must know how long.*steps=None, epochs=2.*total_steps="):
         callback.on_train_begin()
+    callback = LearnedLR(decide_every=1000)
+    with pytest.raises(ValueError, match=r"`decide_every` must be below.*=1000 in a training of "):
+        make_model().fit(*regression, verbose=0, callbacks=[callback])
 
 
 def test_weight_sample_is_fixed_and_bounded():

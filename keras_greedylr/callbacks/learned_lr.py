@@ -66,9 +66,9 @@ class LearnedLR(Schedule):
     Raises:
         ValueError: at construction for arguments out of range and folders that
             are not a policy this version knows, at the start of training for an
-            optimizer with a `LearningRateSchedule`, an unknown number of steps,
-            or a state file that cannot be used, at the first batch for a metric
-            that is not in the logs.
+            optimizer with a `LearningRateSchedule`, an unknown number of steps, no
+            more of them than `decide_every`, or a state file that cannot be used,
+            at the first batch for a metric that is not in the logs.
 
     Reference:
         "Learned learning rate schedules for deep neural network training using
@@ -147,6 +147,12 @@ class LearnedLR(Schedule):
             raise ValueError(
                 "LearnedLR must know how long training will be, and the number of batches in an "
                 f"epoch is unknown here (steps={steps}, epochs={epochs}). Pass total_steps=."
+            )
+        if (self.decide_every or 0) >= total:
+            raise ValueError(
+                "`decide_every` must be below the number of batches in the whole training, or the "
+                "rate would stay at the small one that is tried first. Received: "
+                f"decide_every={self.decide_every} in a training of {total} batches."
             )
         self._steps = steps
         self._epochs = epochs or 1
