@@ -23,6 +23,7 @@ DECADES = 2.5  # initial rates are drawn over so many on either side of the usua
 SHOWN = 0.7  # part of the runs whose validation loss the policy sees
 WORST = 2.0  # log of the loss a run that diverged is taken to have, against its first
 SMALLEST = 1e-3  # spread of a family's returns; below, it is noise
+RAISE = 0.75  # of a family whose returns spread little; at 1 they would spread as all do
 FLOOR = 3e-4  # part of the first loss below which falling further earns little
 
 
@@ -118,8 +119,8 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
 
         What its other copies earn does not depend on a run's actions, so what is taken away is
         noise only; its own share in the mean makes the rest smaller by 1 / copies. A family whose
-        returns then spread less than all do is multiplied by the square root of how much less:
-        what a rate does to a factorisation, some per cent, would be lost among the networks.
+        returns then spread less than all do is multiplied by `RAISE`'s power of how much less: what
+        a rate does to a factorisation, some per cent, would be lost among the networks.
         Without copies there is nothing to compare with, and rewards stay as they are.
         """
         if self.copies == 1:
@@ -129,7 +130,7 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         families = tf.reshape(copies, (len(self.problems), self.each, -1))
         returns = tf.reduce_sum(families, axis=2)
         spread = tf.sqrt(tf.reduce_mean(tf.square(returns), axis=1))
-        raised = tf.sqrt(tf.reduce_mean(spread) / tf.maximum(spread, SMALLEST))
+        raised = (tf.reduce_mean(spread) / tf.maximum(spread, SMALLEST)) ** RAISE
         return tf.reshape(tf.maximum(raised, 1.0)[:, None, None] * families, rewards.shape)
 
     def step_seed(self) -> tf.Tensor:

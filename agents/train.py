@@ -51,9 +51,9 @@ class Config:
 
     problems: str = "nmf,networks"
     seed: int = 0
-    runs: int = 1728
+    runs: int = 1824
     copies: int = 4
-    iterations: int = 70
+    iterations: int = 90
     epochs: int = 15
     minibatches: int = 4
     learning_rate: float = 1e-3
