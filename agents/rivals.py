@@ -143,17 +143,17 @@ class Greedy:
     """GreedyLR on the interval's mean loss.
 
     Args:
-        parameters: Of the rule, its defaults if left out; the bounds are not taken from them.
-        min_ratio, max_ratio: Bounds, as multiples of the given rate.
+        parameters: Of the rule; the bounds are not taken from them.
+        min_ratio, max_ratio: Bounds, as multiples of the given rate: the callback's if left out.
     """
 
     def __init__(
         self,
-        parameters: GreedyParameters | None = None,
-        min_ratio: float = 1e-3,
-        max_ratio: float = 1e3,
+        parameters: GreedyParameters,
+        min_ratio: float = MIN_LR_RATIO,
+        max_ratio: float = MAX_LR_RATIO,
     ) -> None:
-        self.parameters = parameters or GreedyParameters()
+        self.parameters = parameters
         self.ratios = min_ratio, max_ratio
 
     def first(self, rates: np.ndarray, bound: np.ndarray | None) -> np.ndarray:
@@ -174,7 +174,7 @@ class AsShipped(Greedy):
         defaults = inspect.signature(GreedyLR).parameters
         names = set(GreedyParameters._fields) & set(defaults) - {"min_lr", "max_lr", "horizon"}
         own = {name: defaults[name].default for name in names}
-        super().__init__(GreedyParameters(**own, horizon=horizon), MIN_LR_RATIO, MAX_LR_RATIO)
+        super().__init__(GreedyParameters(**own, horizon=horizon))
 
 
 class Learned:

@@ -14,16 +14,16 @@ from keras_greedylr.validation import check_int
 from keras_greedylr_agents.evaluate import bounded, rollout
 from keras_greedylr_agents.greedy import GreedyParameters
 from keras_greedylr_agents.problems.base import Problem, start
-from keras_greedylr_agents.rivals import Greedy
+from keras_greedylr_agents.rivals import AsShipped, Greedy
 
 RATES = (0.01, 0.1, 1.0, 10.0, 100.0)  # multiples of the usual rate
 
 
 def candidates(count: int, seed: int) -> list[dict[str, Any]]:
-    """Returns settings of the rule: its defaults first, then random ones."""
+    """Returns settings: GreedyLR's defaults, the same with a horizon, then random ones."""
     rng = np.random.default_rng(seed)
-    defaults = GreedyParameters()
-    found = [defaults._asdict()]
+    defaults = (AsShipped(), AsShipped(observation.DECISIONS))
+    found = [shipped.parameters._asdict() for shipped in defaults][:count]
     while len(found) < count:
         found.append(
             GreedyParameters(
@@ -50,9 +50,7 @@ def tune_greedy(
     """Returns the candidates, as arguments of `GreedyLR`, with their scores, best first.
 
     The score is the geometric mean of final validation losses over families, seeds and initial
-    rates, relative to that of `GreedyRule`'s defaults, which are the first candidate. All run
-    within a thousandth and a thousand times the initial rate, which is further than `GreedyLR`
-    goes unless told.
+    rates, relative to that of `GreedyLR`'s defaults, which are the first candidate.
 
     Args:
         problems: The families.

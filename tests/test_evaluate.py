@@ -142,10 +142,13 @@ def test_tuning_ranks_candidates_by_validation_loss():
     result = tune.tune_greedy(PROBLEMS[1:], count=4, seeds=1)
     scores = [candidate["score"] for candidate in result]
     assert scores == sorted(scores) and len(result) == 4
-    default = next(c for c in result if c["factor"] == 0.9 and c["patience"] == 3)
-    assert default["score"] == 1.0
-    for candidate in result:
+    made = [
         GreedyLR(**{name: value for name, value in candidate.items() if name != "score"})
+        for candidate in result
+    ]
+    configs = [callback.get_config() for callback in made]
+    assert scores[configs.index(GreedyLR().get_config())] == 1.0
+    assert GreedyLR(horizon="fit").get_config() in configs
     again = tune.tune_greedy(PROBLEMS[1:], count=4, seeds=1)
     assert again == result
     json.loads(tune.to_json(result))
