@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from helpers import NEVER, Spy, data, fit, linear
 
+from keras_greedylr.callbacks.batch_loss import BatchLoss
+
 FIRST = {"rtol": 1e-4}  # in the first 200 steps of an epoch
 LATE = {"rtol": 2e-3}  # at its step 5,000
 
@@ -34,6 +36,26 @@ def test_several_epochs(samples):
     fit(linear(), [spy], samples=samples, epochs=3)
     expected = losses_one_by_one(linear(), split(data(samples), 8) * 3)
     np.testing.assert_allclose(spy.looked, expected, **FIRST)
+
+
+@pytest.mark.parametrize("together", [1, 4])
+def test_metrics_that_are_reset_after_the_epoch_began(together):
+    """As a training loop of the user's own may do it."""
+    model, true, found = linear(), np.random.default_rng(0).uniform(1.0, 2.0, (3, 5)), []
+    fit(model, [])
+    (tracker,) = (metric for metric in model.metrics if metric.name == "loss")
+    losses = BatchLoss(model, steps=5)
+    for epoch in true:
+        losses.begin_epoch()
+        tracker.reset_state()
+        reports = []
+        for batch, loss in enumerate(epoch):
+            tracker.update_state(loss, sample_weight=8.0)
+            reports.append((batch, {"loss": tracker.result()}))
+            if losses.alone or batch == 4 or len(reports) == together:
+                found += [loss for loss, _ in losses.take(reports)]
+                reports = []
+    np.testing.assert_allclose(found, true.ravel(), **FIRST)
 
 
 def test_sample_weight():

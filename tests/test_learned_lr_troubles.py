@@ -122,12 +122,18 @@ def test_numpys_numbers_go_into_the_state_file(make_model, regression, tmp_path)
 
 
 def test_a_short_training_is_warned_of(make_model, regression):
-    for epochs, expected in ((7, "has 182 batches: below 200"), (8, None)):
+    for epochs, every, expected in (
+        (7, None, "has 182 batches, of which at least 4.55 lie between two decisions: below 200 "),
+        (8, None, None),
+        (8, 10, None),
+        (8, 11, "has 208 batches, of which at least 11 lie between two decisions: below 200 "),
+    ):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             make_model().fit(
-                *regression, batch_size=8, epochs=epochs, verbose=0, callbacks=[LearnedLR()]
-            )
+                *regression, batch_size=8, epochs=epochs, verbose=0,
+                callbacks=[LearnedLR(decide_every=every)],
+            )  # fmt: skip
         shown = [str(w.message) for w in caught if "LearnedLR" in str(w.message)]
         assert (expected is None and not shown) or expected in shown[0]
 

@@ -122,9 +122,17 @@ class BatchLoss:
             return list(zip(means, batches, strict=True))
         if self._held is None and mark(self._model) is not self._mark:
             return list(zip(self._until_evaluated(means, batches, count), batches, strict=True))
-        samples, whole = count - self._count, max(sum(batches), 1)
+        whole = max(sum(batches), 1)
+
+        def is_as_large(samples: float) -> bool:
+            return abs(samples - whole * self._unit) <= ROUNDING * count
+
+        # A loop of the user's may reset the metric after the epoch's begin, or at each batch.
+        if count <= self._count or (self.batches == whole and is_as_large(count)):
+            self._count = self._mean = 0.0
+        samples = count - self._count
         self._unit = self._unit or samples / whole
-        as_large = abs(samples - whole * self._unit) <= ROUNDING * count
+        as_large = is_as_large(samples)
         self._equal = self._equal and (as_large or self.batches == self._steps)
         losses: Sequence[float | None]
         if as_large or len(reports) == 1:

@@ -208,10 +208,13 @@ class LearnedLR(Schedule):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Reads the rate training begins with; warns if it will be short."""
         super().on_train_begin(logs)
-        if self._total < SHORT * self._policy.decisions:
+        decisions = self._policy.decisions
+        every = max(self._interval, getattr(self._model, "steps_per_execution", 1) or 1)
+        if self._total < max(SHORT, every / 2) * decisions:
             warnings.warn(
-                f"LearnedLR decides some {self._policy.decisions} times in a training, and this "
-                f"one has {self._total} batches: below {SHORT * self._policy.decisions} it has too "
+                f"LearnedLR decides some {decisions} times in a training. This one has "
+                f"{self._total} batches, of which at least {every:g} lie between two decisions: "
+                f"below {SHORT * decisions} batches, or {decisions // 2} decisions, it has too "
                 "little to go by, and may do worse than GreedyLR or a fixed schedule.",
                 stacklevel=2,
             )
