@@ -92,7 +92,7 @@ def test_copies_are_alike_and_what_they_earn_is_compared():
     relative = environment.relative(tf.constant(rewards)).numpy()
     difference = (rewards[0::2] - rewards[1::2]) / 2
     spread = np.sqrt(np.mean(difference.sum(axis=1).reshape(2, 2) ** 2, axis=1))
-    difference *= np.repeat(np.maximum(1.0, (spread.mean() / spread) ** 0.75), 2)[:, None]
+    difference *= np.repeat(np.maximum(1.0, (spread.mean() / spread) ** env.RAISE), 2)[:, None]
     np.testing.assert_allclose(relative[0::2], difference, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(relative[1::2], -difference, rtol=1e-4, atol=1e-6)
 
@@ -103,7 +103,7 @@ def test_a_family_whose_returns_differ_little_counts_for_more():
     rewards[4:] *= 0.02
     relative = environment.relative(tf.constant(rewards)).numpy()
     np.testing.assert_allclose(relative[:4], rewards[:4], rtol=1e-5)
-    np.testing.assert_allclose(relative[4:], rewards[4:] * (0.51 / 0.02) ** 0.75, rtol=1e-5)
+    np.testing.assert_allclose(relative[4:], rewards[4:] * (0.51 / 0.02) ** env.RAISE, rtol=1e-5)
 
 
 def test_one_run_through_numpy_sees_and_does_the_same(environment):
