@@ -10,6 +10,7 @@ from comparing import X, Y, bare, quick, small
 
 from keras_greedylr.compare import runner
 from keras_greedylr.compare.contestants import equip, resolve
+from keras_greedylr.compare.identity import describe_model
 
 
 @pytest.mark.parametrize("other", ["optimizer_config", "model"])
@@ -68,6 +69,19 @@ def test_a_model_that_cannot_tell_is_known_by_its_code(make, tmp_path):
         bare(["constant"], lambda: build(Silent), seeds=1, out=tmp_path)
     with pytest.raises(ValueError, match=r"comparison of other settings: .*model was"):
         bare(["constant"], lambda: build(Doubled), seeds=1, out=tmp_path)
+
+
+class Faulty(keras.layers.Dense):
+    """A layer whose configuration has a fault."""
+
+    def get_config(self):
+        return super().get_config() | int("none")
+
+
+def test_a_fault_in_a_configuration_is_not_kept_quiet():
+    model = keras.Sequential([keras.Input((3,)), Faulty(1)])
+    with pytest.warns(UserWarning, match="cannot be serialized: ValueError: invalid literal"):
+        describe_model(model)
 
 
 def absolute(y, prediction):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import warnings
 import zlib
 from collections.abc import Callable, Collection
 from typing import Any
@@ -114,11 +115,18 @@ def _source(thing: Any) -> str | None:
 def describe_model(model: keras.Model) -> int:
     """Returns a checksum of the layers, how they are set, and the user's own code in them."""
     kinds = [kind for layer in model._flatten_layers() for kind in type(layer).__mro__]
+    # What cannot be serialized trains all the same, and is told apart by its code.
+    config = None
     try:
         config = _anonymous(keras.saving.serialize_keras_object(model))
-    except (NotImplementedError, TypeError, ValueError):
-        # What cannot be serialized trains all the same, and is told apart by its code.
-        config = None
+    except NotImplementedError:  # a part that does not tell how it is set, which is its right
+        pass
+    except (TypeError, ValueError) as fault:
+        warnings.warn(
+            f"The model cannot be serialized: {type(fault).__name__}: {fault}. It is known by its "
+            "code alone: another with the same code and shapes would count as the same.",
+            stacklevel=2,
+        )
     return _checksum([config, *(_source(kind) for kind in kinds if _is_users(kind))])
 
 
