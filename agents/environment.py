@@ -24,6 +24,7 @@ SHOWN = 0.7  # part of the runs whose validation loss the policy sees
 WORST = 2.0  # log of the loss a run that diverged is taken to have, against its first
 SMALLEST = 1e-3  # spread of a family's returns; below, it is noise
 RAISE = 0.75  # of a family whose returns spread little; at 1 they would spread as all do
+OWN = 0.9  # of copies that spread little in their family; at 1 they would spread as all in it do
 FLOOR = 3e-4  # part of the first loss below which falling further earns little
 
 
@@ -120,18 +121,23 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         What its other copies earn does not depend on a run's actions, so what is taken away is
         noise only; its own share in the mean makes the rest smaller by 1 / copies. A family whose
         returns then spread less than all do is multiplied by `RAISE`'s power of how much less: what
-        a rate does to a factorisation, some per cent, would be lost among the networks.
+        a rate does to a factorisation, some per cent, would be lost among the networks. And within
+        a family copies that spread less than others count for more: those that have noise to
+        overfit would be lost among those whose loss falls without end.
         Without copies there is nothing to compare with, and rewards stay as they are.
         """
         if self.copies == 1:
             return rewards
-        copies = tf.reshape(rewards, (-1, self.copies, rewards.shape[1]))
-        copies -= tf.reduce_mean(copies, axis=1, keepdims=True)
-        families = tf.reshape(copies, (len(self.problems), self.each, -1))
-        returns = tf.reduce_sum(families, axis=2)
-        spread = tf.sqrt(tf.reduce_mean(tf.square(returns), axis=1))
-        raised = (tf.reduce_mean(spread) / tf.maximum(spread, SMALLEST)) ** RAISE
-        return tf.reshape(tf.maximum(raised, 1.0)[:, None, None] * families, rewards.shape)
+        shape = (len(self.problems), -1, self.copies, rewards.shape[1])
+        families = tf.reshape(rewards, shape)
+        families -= tf.reduce_mean(families, axis=2, keepdims=True)
+        returns = tf.reduce_sum(families, axis=3, keepdims=True)
+        own = tf.reduce_mean(tf.square(returns), axis=2, keepdims=True)
+        common = tf.maximum(tf.reduce_mean(own, axis=1, keepdims=True), SMALLEST**2)
+        spread = tf.sqrt(common)
+        raised = tf.maximum((tf.reduce_mean(spread) / spread) ** RAISE, 1.0)
+        raised *= tf.sqrt(common / (OWN * own + (1.0 - OWN) * common))
+        return tf.reshape(raised * families, rewards.shape)
 
     def step_seed(self) -> tf.Tensor:
         """Returns a seed [2] of this step's own, which follows from the step's number."""

@@ -90,11 +90,14 @@ def test_copies_are_alike_and_what_they_earn_is_compared():
     assert len(set(episode.first_validation.numpy())) == 4
     rewards = np.random.default_rng(0).normal(size=(8, 5)).astype("f") + np.arange(8)[:, None]
     relative = environment.relative(tf.constant(rewards)).numpy()
-    difference = (rewards[0::2] - rewards[1::2]) / 2
-    spread = np.sqrt(np.mean(difference.sum(axis=1).reshape(2, 2) ** 2, axis=1))
-    difference *= np.repeat(np.maximum(1.0, (spread.mean() / spread) ** env.RAISE), 2)[:, None]
-    np.testing.assert_allclose(relative[0::2], difference, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(relative[1::2], -difference, rtol=1e-4, atol=1e-6)
+    difference = ((rewards[0::2] - rewards[1::2]) / 2).reshape(2, 2, 5)  # [family, pair, T]
+    own = difference.sum(axis=2, keepdims=True) ** 2
+    common = own.mean(axis=1, keepdims=True)
+    spread = np.sqrt(common)
+    difference *= np.maximum(1.0, (spread.mean() / spread) ** env.RAISE)
+    difference *= np.sqrt(common / (env.OWN * own + (1 - env.OWN) * common))
+    np.testing.assert_allclose(relative[0::2], difference.reshape(4, 5), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(relative[1::2], -difference.reshape(4, 5), rtol=1e-4, atol=1e-6)
 
 
 def test_a_family_whose_returns_differ_little_counts_for_more():
@@ -104,6 +107,14 @@ def test_a_family_whose_returns_differ_little_counts_for_more():
     relative = environment.relative(tf.constant(rewards)).numpy()
     np.testing.assert_allclose(relative[:4], rewards[:4], rtol=1e-5)
     np.testing.assert_allclose(relative[4:], rewards[4:] * (0.51 / 0.02) ** env.RAISE, rtol=1e-5)
+
+
+def test_copies_that_differ_little_count_for_more():
+    environment = env.ScheduleEnvironment(PROBLEMS, runs=8, seed=0, copies=2)
+    rewards = np.tile(np.float32([[1.0], [-1.0], [0.1], [-0.1]]), (2, 1))
+    relative = environment.relative(tf.constant(rewards)).numpy()
+    by_hand = np.sqrt(0.505 / np.array([0.9 + 0.0505, 0.009 + 0.0505])) * [1.0, 0.1]
+    np.testing.assert_allclose(relative[[0, 2], 0], by_hand, rtol=1e-5)  # a tenth became 0.4
 
 
 def test_one_run_through_numpy_sees_and_does_the_same(environment):

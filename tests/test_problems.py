@@ -20,6 +20,8 @@ SMALL = (
     Network("cnn", "digits", (Convolution(2), Dense(4, "tanh")), "adam", 10, steps=3),
     Network("rnn", "topics", (Embedding(34, 3), Recurrent(5)), "momentum", 34, steps=3),
     Network("teacher", "round inputs", (), "adam", 2, teacher=(Dense(4, "tanh"),), steps=3),
+    NMF("uniform", "uniform", rank=3, columns=16, blocks=2, most_gradient_noise=0.5, steps=3),
+    NMF("log normal", "log normal", rank=3, columns=16, blocks=2, steps=3),
     Network("regression", "diabetes", (Dense(4),), "momentum", 1, 0.9, regression=True, steps=3),
 )
 
@@ -68,6 +70,18 @@ def test_a_run_does_not_see_its_neighbours(problem):
         problem.weights(problem.train(batch.state, batches, r)[0]) for r in (rates, wild)
     )
     np.testing.assert_array_equal(calm[0], wrecked[0])
+
+
+@pytest.mark.parametrize("problem", SMALL, ids=lambda p: p.name)
+def test_only_runs_that_are_alike_train_on_the_same(problem):
+    two = base.start(problem, tf.constant([3, 0]), 2).state
+    four = tf.nest.map_structure(lambda x: tf.repeat(x, 2, axis=0), two)
+    rates = tf.constant([1.0, 1.0, 0.1, 0.1]) * problem.usual_rate(four)
+    after, losses = problem.train(four, problem.batches(four, tf.constant([4, 0])), rates)
+    weights = problem.weights(after).numpy()
+    np.testing.assert_allclose(weights[0::2], weights[1::2], rtol=1e-4, atol=1e-6)
+    first = losses.numpy()[0]
+    assert np.isclose(first[1:], first[:-1], rtol=1e-5).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw", "rmsprop"])

@@ -137,9 +137,13 @@ class Network(Problem):
         return tf.fill(tf.shape(state.size), optimizers.USUAL_RATES[self.optimizer])
 
     def batches(self, state: NetworkState, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Draws examples with replacement: inputs [steps, P, B, ...] and targets."""
+        """Draws examples with replacement: inputs [steps, P, B, ...] and targets.
+
+        One draw for all runs: each has examples in an order of its own, so that only runs which
+        are alike meet the same ones, and what tells those apart is their rates.
+        """
         runs, count = state.order.shape
-        drawn = tf.random.stateless_uniform((self.steps, runs, self.batch), seed)
+        drawn = tf.random.stateless_uniform((self.steps, 1, self.batch), seed)
         offset = tf.range(runs)[None, :, None] * count
         position = tf.cast(drawn * state.size[None, :, None], tf.int32)
         row = tf.gather(tf.reshape(state.order, [-1]), position + offset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -12,6 +13,12 @@ from keras_greedylr_agents.problems import bounds
 from keras_greedylr_agents.problems import data as datasets
 from keras_greedylr_agents.problems.base import Problem
 
+ENTRIES: dict[str, Callable[[tuple[int, ...], tf.Tensor], tf.Tensor]] = {
+    "gamma": lambda shape, seed: tf.random.stateless_gamma(shape, seed, alpha=0.5),
+    "half normal": lambda shape, seed: tf.abs(tf.random.stateless_normal(shape, seed)),
+    "uniform": tf.random.stateless_uniform,
+    "log normal": lambda shape, seed: tf.exp(tf.random.stateless_normal(shape, seed)),
+}
 SQUARINGS = 3  # of the norms in every step: safe, and within some per cent of non-negative ones
 
 
@@ -39,8 +46,9 @@ class NMF(Problem):
 
     Args:
         name: Unique among the families.
-        data: `"gamma"` or `"half normal"` (random factors of a random rank plus noise) or the
-            name of a real matrix, of which each run takes some columns.
+        data: Random factors of a random rank plus noise, and then how their entries are
+            distributed, one of `ENTRIES`; or the name of a real matrix, of which each run takes
+            some columns.
         update: `"alternating"` moves H, then W; `"simultaneous"` both at once.
         rank: Of the factorisation.
         rows, columns: Size of a random matrix; for a real one, the columns of a run.
@@ -99,7 +107,7 @@ class NMF(Problem):
     def _matrix(self, seed: tf.Tensor, runs: int) -> tf.Tensor:
         """Non-negative matrices [P, m, n] without noise."""
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
-        if self.data not in ("gamma", "half normal"):
+        if self.data not in ENTRIES:
             matrix = tf.constant(_real_matrix(self.data))
             chosen = tf.argsort(tf.random.stateless_uniform((runs, matrix.shape[1]), seeds[0]))
             return tf.transpose(
@@ -109,16 +117,8 @@ class NMF(Problem):
         # factors beyond a run's own rank count for nothing
         own = tf.random.stateless_uniform((runs, 1), seeds[2], 2.0, 9.0)
         used = tf.cast(tf.range(8, dtype=tf.float32)[None] < own - 1.0, tf.float32)
-        if self.data == "gamma":
-            a, b = (
-                tf.random.stateless_gamma(shape, part, alpha=0.5)
-                for shape, part in zip(shapes, seeds, strict=False)
-            )
-        else:
-            a, b = (
-                tf.abs(tf.random.stateless_normal(shape, part))
-                for shape, part in zip(shapes, seeds, strict=False)
-            )
+        draw = ENTRIES[self.data]
+        a, b = (draw(shape, part) for shape, part in zip(shapes, seeds, strict=False))
         return tf.matmul(a * used[:, None], b) + 1e-3
 
     def usual_rate(self, state: NMFState) -> tf.Tensor:
@@ -128,19 +128,19 @@ class NMF(Problem):
         return bounds.initial_rate(mean, max(m, b), 2.0 / (m * b))
 
     def batches(self, state: NMFState, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Draws blocks [steps], and the gradient's noise if there is any."""
+        """Draws blocks [steps], and the gradient's noise if there is any, the same for all runs."""
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
         block = tf.random.stateless_uniform(
             (self.steps,), seeds[0], maxval=self.blocks, dtype=tf.int32
         )
         if not self.most_gradient_noise:
             return (block,)
-        shape_h = (self.steps, state.h.shape[0], *state.h.shape[2:])
-        return (
-            block,
-            tf.random.stateless_normal((self.steps, *state.w.shape), seeds[1]),
-            tf.random.stateless_normal(shape_h, seeds[2]),
+        shapes = (self.steps, 1, *state.w.shape[1:]), (self.steps, 1, *state.h.shape[2:])
+        noise = (
+            tf.random.stateless_normal(shape, part)
+            for shape, part in zip(shapes, seeds[1:], strict=True)
         )
+        return (block, *noise)
 
     def train(
         self, state: NMFState, batches: tuple[tf.Tensor, ...], rates: tf.Tensor
