@@ -22,7 +22,7 @@ from keras_greedylr_agents.problems.base import Problem, Runs, advance, start
 DECADES = 2.5  # initial rates are drawn over so many on either side of the usual one
 SHOWN = 0.7  # part of the runs whose validation loss the policy sees
 WORST = 2.0  # log of the loss a run that diverged is taken to have, against its first
-SMALLEST = 1e-3  # spread of a family's returns; below, it is noise
+SMALLEST = 1e-4  # spread of returns; below, it is noise
 RAISE = 0.75  # of a family whose returns spread little; at 1 they would spread as all do
 OWN = 0.9  # of copies that spread little in their family; at 1 they would spread as all in it do
 FLOOR = 3e-4  # part of the first loss below which falling further earns little
@@ -133,11 +133,12 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         families -= tf.reduce_mean(families, axis=2, keepdims=True)
         returns = tf.reduce_sum(families, axis=3, keepdims=True)
         own = tf.reduce_mean(tf.square(returns), axis=2, keepdims=True)
-        common = tf.maximum(tf.reduce_mean(own, axis=1, keepdims=True), SMALLEST**2)
-        spread = tf.sqrt(common)
-        raised = tf.maximum((tf.reduce_mean(spread) / spread) ** RAISE, 1.0)
-        raised *= tf.sqrt(common / (OWN * own + (1.0 - OWN) * common))
-        return tf.reshape(raised * families, rewards.shape)
+        spread = tf.sqrt(tf.reduce_mean(tf.square(returns), axis=[1, 2], keepdims=True))
+        raised = (tf.reduce_mean(spread) / tf.maximum(spread, SMALLEST)) ** RAISE
+        common = tf.reduce_mean(own, axis=1, keepdims=True)
+        evened = tf.sqrt(common / (OWN * own + (1.0 - OWN) * common + SMALLEST**2))
+        families *= tf.maximum(raised, 1.0)
+        return tf.reshape(evened * families, rewards.shape)
 
     def step_seed(self) -> tf.Tensor:
         """Returns a seed [2] of this step's own, which follows from the step's number."""
