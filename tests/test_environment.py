@@ -105,8 +105,9 @@ def test_a_family_whose_returns_differ_little_counts_for_more():
     rewards = np.tile(np.float32([[1.0], [-1.0]]), (4, 1))
     rewards[4:] *= 0.02
     relative = environment.relative(tf.constant(rewards)).numpy()
-    np.testing.assert_allclose(relative[:4], rewards[:4], rtol=1e-4)
-    np.testing.assert_allclose(relative[4:], rewards[4:] * (0.51 / 0.02) ** env.RAISE, rtol=1e-4)
+    np.testing.assert_allclose(relative[:4], rewards[:4], rtol=1e-5)
+    raised = (0.51 / 0.02) ** env.RAISE / np.sqrt(1.0 + (env.SMALLEST / 0.02) ** 2)
+    np.testing.assert_allclose(relative[4:], rewards[4:] * raised, rtol=1e-5)
 
 
 def test_copies_that_differ_little_count_for_more():
