@@ -16,7 +16,15 @@ from rich.console import Console
 
 from keras_greedylr import GreedyLR
 from keras_greedylr.cli import main
-from keras_greedylr.compare import CONTESTANTS, compare, heading, rich_table, runner, write_report
+from keras_greedylr.compare import (
+    CONTESTANTS,
+    compare,
+    heading,
+    pictures,
+    rich_table,
+    runner,
+    write_report,
+)
 from keras_greedylr.compare.data import fit_arguments, steps_per_epoch
 from keras_greedylr.compare.problems import PROBLEMS
 from keras_greedylr.compare.store import Task
@@ -154,6 +162,12 @@ def test_tunes_on_seeds_of_its_own_and_reports(tmp_path, monkeypatch):
     assert np.isinf(comparison.losses("constant", 1e9)).all()  # diverged
 
     pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    pictures._profile(axes, comparison)
+    assert axes.get_title() == "Performance profile over the tuned rates and all seeds"
+    assert len(axes.lines[0].get_xdata()) == 2  # not the results at other rates
     names = {path.name for path in write_report(comparison, tmp_path)}
     assert names == {"comparison.md", "comparison.csv", "comparison.json", "curves.png",
                      "schedules.png", "profile.png", "rates.png"}  # fmt: skip

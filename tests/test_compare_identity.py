@@ -251,6 +251,30 @@ def test_weights_are_part_of_the_data(one, other, tmp_path):
         quick(["constant"], data={**arrays, **other}, seeds=1, out=tmp_path)
 
 
+class OwnLoss(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return keras.ops.mean(keras.ops.abs(y_true - y_pred), axis=-1)
+
+
+def test_a_loss_of_the_users_own_stays_the_same_one(tmp_path):
+    """Keras counts those that have no name."""
+
+    def build():
+        model = small()
+        model.compile(keras.optimizers.SGD(0.01), OwnLoss(), run_eagerly=True)
+        return model
+
+    for seeds in (1, 2):
+        assert len(bare(["constant"], build, seeds=seeds, out=tmp_path).runs) == seeds
+
+
+def test_an_optimizer_in_its_place_averages_as_the_models_does():
+    model = small()
+    model.compile(keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.7), loss="mse")
+    made, _, _ = equip(model, resolve("prodigy"), 1.0, steps=4, epochs=1, validated=False)
+    assert (made.optimizer.use_ema, made.optimizer.ema_momentum) == (True, 0.7)
+
+
 @pytest.mark.parametrize("name", ["cosine", "hypergradient", "schedule-free", "prodigy"])
 def test_an_optimizer_in_its_place_clips_and_decays_as_the_models_does(name):
     model = small()

@@ -1,5 +1,7 @@
 """What the runs of a comparison may share, and what must be as new in each."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from rich.console import Console
 
 from keras_greedylr.compare import rich_table, runner, write_report
 from keras_greedylr.compare.contestants import equip, resolve
+from keras_greedylr.compare.report import markdown, to_json
 
 
 def histories(comparison):
@@ -152,6 +155,40 @@ def test_names_are_shown_as_they_are():
     with console.capture() as shown:
         console.print(table)
     assert all(name in shown.get() for name in names)
+
+
+def test_a_name_cannot_break_the_table_and_numpys_numbers_are_numbers():
+    comparison = bare({"a|b": lambda setting: None}, seeds=1, target=np.float32(0.5))
+    rows = [line.replace(r"\|", "") for line in markdown(comparison).splitlines() if "| " in line]
+    assert len(rows) == 3 and len({row.count("|") for row in rows}) == 1
+    assert json.loads(to_json(comparison))["target"] == 0.5
+
+
+def test_metrics_and_outputs_go_by_one_name_in_all_runs():
+    """Keras counts what has no name of its own, and each run has a model of its own."""
+
+    def build():
+        inputs = keras.Input((3,))
+        outputs = [keras.layers.Dense(1, "sigmoid")(inputs) for _ in range(2)]
+        model = keras.Model(inputs, outputs)
+        metrics = [[keras.metrics.AUC(), keras.metrics.AUC()], [keras.metrics.AUC(name="top_5")]]
+        model.compile("sgd", ["mse", "mse"], metrics=metrics)
+        return model
+
+    labels = (Y[:40] > 0).astype("float32")
+    data = {"x": X[:40], "y": [labels, labels]}
+    comparison = bare(["constant", "cosine"], build, data, seeds=2, metric="dense_auc_1")
+    assert {frozenset(run.history) for run in comparison.runs} == {
+        frozenset(
+            ["loss", "dense_loss", "dense_1_loss", "dense_auc", "dense_auc_1", "dense_1_top_5"]
+        )
+    }
+    assert comparison.mode == "max"
+
+
+def test_half_of_the_reference_reaches_what_it_ends_with():
+    (row,) = bare(["constant"], seeds=4).rows
+    assert (row["steps_to_target"], row["reached"]) == (4.0, 0.5)
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])

@@ -116,6 +116,7 @@ def compare(
         check_float("rates", rate, above=0.0)
     if target is not None:
         check_float("target", target)
+        target = float(target)  # NumPy's are no JSON
     own = _own(schedules)
     names = list(schedules)
     if len(set(names)) < len(names) or not names:
@@ -294,7 +295,8 @@ class Comparison:
                 for run in runs
             ]
         )
-        row["steps_to_target"] = float(statistics.median(steps))
+        # Of an even number not the mean of the middle two, of which one may be infinite.
+        row["steps_to_target"] = float(np.sort(steps)[(len(steps) - 1) // 2])
         row["reached"] = float(np.mean(np.isfinite(steps)))
         row["seconds"] = float(np.median([run.seconds for run in runs]))
         return row

@@ -111,10 +111,11 @@ def _plateau(setting: Setting) -> Part:
 # What an optimizer in the place of the model's takes over from it.
 KEPT = ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor",
         "gradient_accumulation_steps")  # fmt: skip
+AVERAGES = ("use_ema", "ema_momentum", "ema_overwrite_frequency")
 
 
-def _kept(setting: Setting) -> dict[str, Any]:
-    return {name: getattr(setting.optimizer, name) for name in KEPT}
+def _kept(setting: Setting, *more: str) -> dict[str, Any]:
+    return {name: getattr(setting.optimizer, name) for name in (*KEPT, *more)}
 
 
 def _schedule_free(setting: Setting) -> Sequence[Part]:
@@ -127,6 +128,8 @@ def _line_search(setting: Setting) -> Part:
     # It looks for the rate itself: where it begins is its own default.
     return ArmijoLineSearch(setting.multiple, max_learning_rate=10.0 * setting.multiple)
 
+
+OWN_RATE = ("line-search", "prodigy")  # begin at the multiple itself: they look for the rate
 
 CONTESTANTS: dict[str, Contestant] = {
     "constant": lambda setting: None,
@@ -143,7 +146,7 @@ CONTESTANTS: dict[str, Contestant] = {
     ),
     "line-search": _line_search,
     "schedule-free": _schedule_free,
-    "prodigy": lambda setting: Prodigy(setting.multiple, **_kept(setting)),
+    "prodigy": lambda setting: Prodigy(setting.multiple, **_kept(setting, *AVERAGES)),
 }
 
 

@@ -24,6 +24,7 @@ from keras_greedylr.compare.data import (
     is_validated,
     steps_per_epoch,
 )
+from keras_greedylr.compare.names import uncounted
 
 
 def describe_problem(
@@ -137,7 +138,7 @@ def _describe_loss(model: keras.Model) -> int:
         function = getattr(loss, "fn", loss)  # what Keras wraps a function in has the name only
         sources = [_source(part) for part in (function, type(loss)) if _is_users(part)]
         # What it keeps, for some of Keras' own leave settings out of their configuration.
-        told += [_name(loss), _kept(loss), *sources]
+        told += [_name(loss), {**_kept(loss), "name": None}, *sources]
     return _checksum([_structure(model.loss), *told])
 
 
@@ -147,8 +148,11 @@ def _structure(nested: Any) -> Any:
 
 
 def _name(loss: Any) -> str:
-    named = loss if isinstance(loss, str) else getattr(loss, "name", None)
-    return str(named or getattr(loss, "__name__", type(loss).__name__))
+    if isinstance(loss, str):
+        return loss
+    if getattr(loss, "name", None):
+        return uncounted(loss)
+    return str(getattr(loss, "__name__", type(loss).__name__))
 
 
 def _is_users(part: Any) -> bool:

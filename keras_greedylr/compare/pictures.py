@@ -111,12 +111,13 @@ def _schedules(axes: Any, comparison: Comparison) -> None:
 
 
 def _profile(axes: Any, comparison: Comparison) -> None:
-    """The part of the runs, at all rates, that ended at least so well."""
+    """The part of the runs, at all rates or at those tuned, that ended at least so well."""
     sign = 1.0 if comparison.mode == "min" else -1.0
+    multiples = [] if comparison.tuned else comparison.multiples
+    many = len(multiples) or 1
+    over = "the tuned rates" if comparison.tuned else f"{many} rate{'s' * (many > 1)}"
     results = {
-        name: np.concatenate([comparison.losses(name, m) for m in comparison.multiples])
-        if comparison.multiples
-        else comparison.losses(name)
+        name: np.concatenate([comparison.losses(name, m) for m in multiples or (None,)])
         for name in comparison.own_rates
     }
     everything = np.concatenate(list(results.values()))
@@ -128,11 +129,10 @@ def _profile(axes: Any, comparison: Comparison) -> None:
         axes.invert_xaxis()
     elif _wants_log(levels):
         axes.set_xscale("log")
-    rates = len(comparison.multiples) or 1
     axes.set(
         xlabel=f"final {comparison.metric}",
         ylabel="part of the runs that ended as well or better",
-        title=f"Performance profile over {rates} rate{'s' * (rates > 1)} and all seeds",
+        title=f"Performance profile over {over} and all seeds",
     )
 
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from keras_greedylr.callbacks.event_file import EventFile
 from keras_greedylr.compare import statistics
 from keras_greedylr.compare.comparison import TUNING_GRID, Comparison
+from keras_greedylr.compare.contestants import OWN_RATE
 from keras_greedylr.compare.pictures import draw
 
 NAME = "comparison"  # of the files
@@ -68,11 +69,13 @@ def heading(comparison: Comparison) -> str:
     'val_loss after 1 epochs of 5 steps, lower is better'
     """
     problem = comparison.problem
+    free = [name for name in comparison.own_rates if name in OWN_RATE]
     lines = [
         f"{comparison.metric} after {problem['epochs']} epochs of {problem['steps']} steps, "
         f"{'lower' if comparison.mode == 'min' else 'higher'} is better. "
         f"Initial rate {problem['rate']:g} ({problem['optimizer']}) times the number after x"
         + (", tuned for each." if comparison.tuned else ".")
+        + (f" Of {' and '.join(free)} that number is the rate itself." if free else "")
         + f" {len(comparison.at(comparison.reference))} seeds; 95 % bootstrap intervals; wins "
         f"seed by seed against {comparison.reference}, with the p of a sign test. "
         f"Target: {comparison.goal:.4g}; how many reach it in brackets. "
@@ -167,7 +170,7 @@ def markdown(comparison: Comparison) -> str:
 def _grid(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     heads = list(heads)
     table = [heads, ["---"] * len(heads), *rows]
-    return ["| " + " | ".join(row) + " |" for row in table]
+    return ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in table]
 
 
 def sensitivity(comparison: Comparison, contestant: str) -> list[dict[str, float]]:
@@ -214,7 +217,7 @@ def _finite(value: Any) -> Any:
 
 
 def write_events(comparison: Comparison, folder: Path) -> None:
-    """Writes each run as TensorBoard shows one, with its schedule, rate and seed as HParams."""
+    """Writes each run as TensorBoard shows one; schedule, multiple and seed are HParams."""
     for run in comparison.runs:
         name, multiple, seed = run.task[:3]
         place = folder / name.replace("/", "_") / f"x{multiple!r}" / f"seed-{seed}"
@@ -226,7 +229,7 @@ def write_events(comparison: Comparison, folder: Path) -> None:
         for step, rate in run.rates:
             events.scalar("learning_rate", rate, int(step))
         events.hparams(
-            {"schedule": name, "rate": multiple * comparison.problem["rate"], "seed": seed},
+            {"schedule": name, "multiple": multiple, "seed": seed},
             {f"final_{metric}": values[-1] for metric, values in run.history.items()},
         )
         events.close()

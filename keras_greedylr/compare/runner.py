@@ -23,6 +23,7 @@ from keras_greedylr.callbacks.schedule import Decision, schedules_beside, single
 from keras_greedylr.compare.contestants import Contestant, equip, resolve
 from keras_greedylr.compare.data import fit_arguments, is_in_arrays, is_validated, steps_per_epoch
 from keras_greedylr.compare.identity import describe_model
+from keras_greedylr.compare.names import rename
 from keras_greedylr.compare.store import Run, Store, Task
 
 POINTS = 60  # of a fixed schedule, to draw it
@@ -82,7 +83,7 @@ class Trainer:
         ).history
         curves = {
             name: [float(value) for value in values]
-            for name, values in history.items()
+            for name, values in rename(history, model).items()
             if not name.startswith("learning_rate")
         }
         run = Run(task, curves, trace.points, self.steps, clock.seconds)
