@@ -293,8 +293,11 @@ def _module(place: str) -> Any:
         if "" not in sys.path:  # a command does not look where it is called
             sys.path.insert(0, "")
         return importlib.import_module(place)
-    name = str(Path(place).resolve())  # files of the same name may lie in two folders
+    path = Path(place).resolve()
+    name = str(path)  # files of the same name may lie in two folders
     if name not in sys.modules:
+        if str(path.parent) not in sys.path:  # what lies beside it, as with `python place`
+            sys.path.insert(0, str(path.parent))
         spec = importlib.util.spec_from_file_location(name, name)
         assert spec is not None and spec.loader is not None  # it ends with .py
         module = importlib.util.module_from_spec(spec)

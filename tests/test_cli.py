@@ -59,6 +59,13 @@ def test_what_fails_in_a_function_of_the_users_is_told_with_its_place(case, tmp_
         FromSpec(f"{tmp_path}/mine.py:parse")(*arguments)
 
 
+def test_a_file_may_import_what_lies_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "beside_mine.py").write_text(MINE)
+    (tmp_path / "mine.py").write_text("from beside_mine import parse")
+    assert FromSpec(f"{tmp_path}/mine.py:parse")("[1]") == [1]
+
+
 WITHOUT = """
 import sys
 sys.modules[sys.argv.pop()] = None
