@@ -106,8 +106,23 @@ def test_horizon_of_the_fit(make_model, regression, update_every, horizon):
     assert callback.learning_rate < 3e-4
 
 
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch has one step an execution")
+@pytest.mark.parametrize(
+    ("together", "update_every"), [(4, 1), (4, 4), (4, 6), (3, 5), (13, 2), (32, 1), (32, 40)]
+)
+def test_horizon_counts_the_reports_of_several_steps(
+    make_model, regression, together, update_every
+):
+    callback = GreedyLR(horizon="fit", update_every=update_every, min_lr=1e-4)
+    make_model(steps_per_execution=together).fit(
+        *regression, batch_size=16, epochs=6, verbose=0, callbacks=[callback]
+    )
+    assert callback.rule.horizon == callback.state.seen > 0
+
+
 def test_horizon_of_a_fit_of_unknown_length():
     callback = GreedyLR(horizon="fit", update_every=4)
+    callback.set_model(linear())
     callback.set_params({"epochs": 5, "steps": None})
     with pytest.raises(ValueError, match=r"must know the number of batches.*Pass the number of"):
         callback._start(0.01)

@@ -18,7 +18,7 @@ from keras_greedylr import GreedyLR, GreedyRule
         ({"min_lr": 0.5}, (0.5, 100 * 0.5)),
         ({"max_lr": 0.05}, (0.01 * 0.03, 0.05)),
         ({"max_lr": 0.01}, (0.01 * 0.01, 0.01)),
-        ({"min_lr": 0.0, "max_lr": 1.0}, (0.0, 1.0)),
+        ({"min_lr": 0.0, "max_lr": 1.0}, (float(np.finfo("float32").tiny), 1.0)),
     ],
 )
 def test_bounds_left_out_are_relative_to_the_initial_rate(bounds, expected):
@@ -224,3 +224,10 @@ def test_a_later_callback_may_do_with_the_logs_what_it_likes():
     fit(linear(), [spy, Forger()], epochs=3)
     np.testing.assert_allclose(spy.looked, expected.looked, rtol=1e-6)
     assert len(spy.looked) == 15
+
+
+def test_a_lower_bound_of_zero_does_not_stop_training_for_good():
+    model = linear()
+    greedy = GreedyLR(factor=1e-3, patience=0, min_delta=1e9, min_delta_mode="abs", min_lr=0.0)
+    fit(model, [greedy], epochs=20)
+    assert 0.0 < rate_of(model) < 1e-30

@@ -63,8 +63,39 @@ def test_a_training_that_becomes_longer_goes_on_deciding(make_model, regression,
     assert len(second.observations) == observation.DECISIONS // 2 - 1
     # It goes on from the rate there was, though the cosine is back in its middle.
     assert max(second.rates) == second.rates[0] == pytest.approx(first.learning_rate, rel=1e-4)
-    with pytest.raises(ValueError, match=r"416 steps are done. Delete it to begin another\.$"):
-        fit(16)
+
+
+def test_epochs_that_count_anew_make_the_training_longer(make_model, regression, tmp_path):
+    model, state = make_model(), tmp_path / "state.json"
+    for epochs in (8, 12):
+        callback = Seen(state_path=state)
+        model.fit(*regression, batch_size=8, epochs=epochs, verbose=0, callbacks=[callback])
+    assert callback._total == callback._done == 20 * 26
+    assert len(callback.observations) == observation.DECISIONS * 12 // 20 - 1
+    assert callback.observations[0][observation.NAMES.index("progress")] < 0.5
+    callback = Seen(state_path=state, total_steps=20 * 26)
+    state.write_text(state.read_text().replace('"total_steps": null', '"total_steps": 520'))
+    with pytest.raises(ValueError, match=r"520 steps are done. Delete it to begin another\.$"):
+        model.fit(*regression, batch_size=8, epochs=1, verbose=0, callbacks=[callback])
+
+
+def test_batches_of_another_size_are_as_far_in_the_training(make_model, regression, tmp_path):
+    model, state = make_model(), tmp_path / "state.json"
+    for size, begin in ((8, 0), (16, 4)):
+        callback = Seen(state_path=state)
+        model.fit(
+            *regression, batch_size=size, epochs=begin + 4, initial_epoch=begin, verbose=0,
+            callbacks=[callback],
+        )  # fmt: skip
+    assert callback._total == callback._done == 8 * 13
+
+
+def test_a_metric_that_should_grow_is_refused(regression):
+    model = keras.Sequential([keras.layers.Dense(1, activation="sigmoid")])
+    model.compile("sgd", "binary_crossentropy", metrics=["accuracy"])
+    x, y = regression
+    with pytest.raises(ValueError, match=r"get better by falling.*monitor='accuracy'$"):
+        model.fit(x, y > 0, epochs=3, verbose=0, callbacks=[LearnedLR(monitor="accuracy")])
 
 
 def test_a_model_that_is_built_in_its_first_batch_is_watched(regression):

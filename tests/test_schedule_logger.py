@@ -133,9 +133,16 @@ def test_batch_losses_are_those_of_the_batches(tmp_path, make_model, regression)
 def test_update_every_thins_the_batch_tags(tmp_path, make_model, regression):
     fit(make_model(), regression, [ScheduleLogger(tmp_path, update_every=5)])
     scalars, _ = read(tmp_path)
-    assert list(scalars["batch_loss"]) == [5, 10, 18, 23, 31, 36]
+    assert list(scalars["batch_loss"]) == [5, 10, 15, 20, 25, 30, 35]
     losses = expected_losses(make_model(), regression)
-    np.testing.assert_allclose(scalars["batch_loss"][10], np.mean(losses[5:10]), rtol=1e-4)
+    for step, since in ((10, 5), (15, BATCHES)):  # not of an epoch before
+        mean = np.mean(losses[since:step])
+        np.testing.assert_allclose(scalars["batch_loss"][step], mean, rtol=1e-4)
+
+
+def test_entries_further_apart_than_an_epoch_is_long(tmp_path, make_model, regression):
+    fit(make_model(), regression, [ScheduleLogger(tmp_path, update_every=15)])
+    assert list(read(tmp_path)[0]["batch_learning_rate"]) == [15, 30]
 
 
 def test_epoch_only(tmp_path, make_model, regression):
@@ -144,6 +151,35 @@ def test_epoch_only(tmp_path, make_model, regression):
     scalars, _ = read(tmp_path)
     assert not any(tag.startswith("batch_") for tag in scalars)
     assert list(scalars["schedule/metric"]) == list(range(EPOCHS))
+
+
+@pytest.mark.parametrize("logger_first", [True, False])
+@pytest.mark.parametrize(
+    ("update_every", "steps"), [(1, [3, 6, 9, 12, 15, 18, 21]), ("epoch", [0, 1, 2])]
+)
+def test_what_is_decided_between_epochs_is_on_the_axis_of_the_batches(
+    tmp_path, make_model, regression, update_every, steps, logger_first
+):
+    """`LearnedLR` decides some things with an epoch's begin."""
+    ours = [ScheduleLogger(tmp_path, update_every), LearnedLR(decide_every=3, total_steps=26)]
+    with pytest.warns(UserWarning, match="too little to go by"):
+        fit(make_model(), regression, ours if logger_first else ours[::-1], steps_per_epoch=9)
+    events = EventAccumulator(str(tmp_path / "train"), size_guidance={"scalars": 0})
+    events.Reload()
+    found = [event.step for event in events.Scalars("schedule/metric")]
+    assert found == steps
+
+
+def test_a_subclass_may_have_a_hook_of_its_own(tmp_path, make_model, regression):
+    class Counting(ScheduleLogger):
+        seen = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.seen += 1
+
+    logger = Counting(tmp_path)
+    fit(make_model(), regression, [logger])
+    assert logger.seen == len(read(tmp_path)[0]["batch_loss"]) == EPOCHS * BATCHES
 
 
 @pytest.mark.parametrize("update_every", [1, "epoch"])
@@ -230,7 +266,7 @@ def test_rates_of_a_rule_in_the_optimizer(tmp_path, make_model, regression, upda
     logger = ScheduleLogger(tmp_path, update_every=update_every)
     fit(model, regression, [rates, logger])
     shown = read(tmp_path)[0]["batch_learning_rate"]
-    assert len(set(rates.rates)) > 3 and len(shown) == EPOCHS * (BATCHES // update_every)
+    assert len(set(rates.rates)) > 3 and len(shown) == EPOCHS * BATCHES // update_every
     np.testing.assert_allclose(list(shown.values()), [rates.rates[s - 1] for s in shown], rtol=1e-6)
 
 

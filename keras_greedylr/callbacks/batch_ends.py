@@ -46,13 +46,10 @@ class BatchEnds:
         self.kept: list[Report] = []
         self.wanted = 0
         self._tap: _Tap | None = None
-        # A subclass may have hooks of its own. No closures: a callback can be copied.
         if JAX:
-            own = callback.on_train_batch_begin
-            callback.on_train_batch_begin = functools.partial(_both, own, self._listen)
+            add_hook(callback, "on_train_batch_begin", self._listen)
         else:
-            own = callback.on_train_batch_end
-            callback.on_train_batch_end = functools.partial(_both, own, self.hear)
+            add_hook(callback, "on_train_batch_end", self.hear)
 
     def begin_epoch(self) -> None:
         """To be called when an epoch begins."""
@@ -194,6 +191,12 @@ class _Tap:
             return False
         scalar = self._scalars.setdefault(id(variable), LiveScalar(self._model, variable))
         return scalar.write(number)
+
+
+def add_hook(callback: keras.callbacks.Callback, name: str, hook: Callable) -> None:
+    """Has a callback's hook, which a subclass may have made its own, call another one as well."""
+    # No closure: a callback can be copied.
+    setattr(callback, name, functools.partial(_both, getattr(callback, name), hook))
 
 
 def _both(first: Callable, second: Callable, batch: int, logs: Any = None) -> None:

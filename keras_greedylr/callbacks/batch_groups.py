@@ -48,10 +48,28 @@ class BatchGroups:
         self._monitor = monitor
         self._size = size
         self._absent = absent
-        together = getattr(model, "steps_per_execution", 1) or 1  # batches in a report
-        self._last_report = ((steps or 0) - 1) // together * together  # where an epoch's begins
+        # Batches in a report, and where an epoch's last report begins.
+        self._together = getattr(model, "steps_per_execution", 1) or 1
+        self._last_report = ((steps or 0) - 1) // self._together * self._together
         self._upto = 0  # the batch before which they have been taken
         self._sum, self._batches = 0.0, 0  # of the group under way
+
+    def in_epochs(self, epochs: int) -> int:
+        """How many groups so many epochs of known length complete, if every loss is known."""
+        whole, rest = divmod(self._steps or 0, self._together)
+        batches = groups = 0
+        for _ in range(epochs):
+            # All reports of an epoch are of one length, but for a shorter last one.
+            first = min(-(-(self._size - batches) // self._together), whole)
+            batches += first * self._together
+            left, each = whole - first, -(-self._size // self._together)
+            if batches >= self._size:
+                groups += 1 + left // each
+                batches = left % each * self._together
+            batches += rest
+            if batches >= self._size:
+                groups, batches = groups + 1, 0
+        return groups
 
     def begin_epoch(self) -> None:
         """Begins an epoch, with the group that is under way."""

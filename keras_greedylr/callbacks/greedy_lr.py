@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from keras_greedylr.validation import check_choice, check_float, check_int
 # Bounds left out, as multiples of the initial rate.
 MIN_LR_RATIO = 1e-2
 MAX_LR_RATIO = 1e2
+TINY = float(np.finfo(np.float32).tiny)
 
 
 class GreedyLR(Schedule):
@@ -63,7 +65,7 @@ class GreedyLR(Schedule):
         max_lr: Float or None. None: 100 times the initial rate.
         horizon: Integer, None, or `"fit"`: the evaluations this `fit` will make. Over the
             last 30 % of them the upper bound falls to `min_lr`. A validation is
-            reckoned at each epoch.
+            reckoned at each epoch; an evaluation that is not finite does not count.
         update_every: When the rule looks: `"epoch"`, `"validation"` (epochs that
             end with one), or an integer, every so many batches. With several
             steps per execution, at the first report that completes them. Losses that
@@ -172,6 +174,11 @@ class GreedyLR(Schedule):
         names = ("metric", "best", "good", "bad", "cooldown_left", "warmup_left", "floor_cuts")
         return {name: fields[name] for name in names if fields[name] is not None}
 
+    @property
+    def by_batches(self) -> bool:
+        """Whether `update_every` is a number of batches."""
+        return not isinstance(self.update_every, str)
+
     def _make_rule(self, initial: float, mode: Literal["min", "max"]) -> GreedyRule:
         arguments: dict[str, Any] = dict(self._rule_arguments)
         if arguments["horizon"] == "fit":
@@ -181,26 +188,29 @@ class GreedyLR(Schedule):
             low = MIN_LR_RATIO * (initial if high is None else min(initial, high))
         if high is None:
             high = MAX_LR_RATIO * max(initial, low)
-        return GreedyRule(**{**arguments, "min_lr": low, "max_lr": high}, mode=mode)
+        rule = GreedyRule(**{**arguments, "min_lr": low, "max_lr": high}, mode=mode)
+        # In single precision, which optimizers keep it in, a smaller rate is zero, and for ever.
+        return replace(rule, min_lr=max(rule.min_lr, TINY))
 
     def _evaluations(self) -> int:
         """How many values the rule will see in this `fit`."""
-        params = self.params or {}
-        epochs, steps = params.get("epochs", 1) - (self._epoch or 0), params.get("steps")
-        if isinstance(self.update_every, str):
+        epochs = (self.params or {}).get("epochs", 1) - (self._epoch or 0)
+        if not self.by_batches:
             return max(epochs, 1)
-        if steps is None:
+        if self._steps is None:
             raise ValueError(
                 "GreedyLR(horizon='fit') must know the number of batches in an epoch, and it is "
                 "unknown here. Pass the number of evaluations there will be as `horizon`."
             )
-        together = getattr(self._model, "steps_per_execution", 1) or 1  # batches in a report
-        return max(epochs * steps // (-(-self.update_every // together) * together), 1)
+        return max(self._groups.in_epochs(epochs), 1)
 
     # State of one `fit`.
 
     def _start(self, learning_rate: float) -> None:
         check_float("learning_rate", learning_rate, above=0.0)
+        self._steps = (self.params or {}).get("steps")
+        size = self.update_every if self.by_batches else 1
+        self._groups = BatchGroups(self._model, self._steps, self.monitor, size, self._absent)
         self._horizon = self._evaluations() if self._rule_arguments["horizon"] == "fit" else 1
         self.rule = self._make_rule(learning_rate, "min" if self.mode == "auto" else self.mode)
         self.state = self.rule.init(learning_rate)
@@ -210,9 +220,6 @@ class GreedyLR(Schedule):
         self._reason = ""
         self._names: set[str] = set()
         self._training_logs: dict[str, Any] = {}
-        self._steps = (self.params or {}).get("steps")
-        size = 1 if isinstance(self.update_every, str) else self.update_every
-        self._groups = BatchGroups(self._model, self._steps, self.monitor, size, self._absent)
 
     def _snapshot(self) -> Any:
         return {
@@ -297,7 +304,7 @@ class GreedyLR(Schedule):
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Looks at a validation of this `fit` as soon as its result is there."""
         if self._epoch is not None and self.state_path is not None:
-            if isinstance(self.update_every, str):
+            if not self.by_batches:
                 self.catch_up()
             validation = {f"val_{name}": value for name, value in (logs or {}).items()}
             self._settle({**self._training_logs, **validation})
@@ -307,7 +314,7 @@ class GreedyLR(Schedule):
         logs = {} if logs is None else logs
         self.catch_up()
         self._log_rate(logs)
-        if not isinstance(self.update_every, str):
+        if self.by_batches:
             assert self._ends is not None
             self._ends.end_epoch()
             self._assign_again(self._groups.losses.batches)
@@ -322,7 +329,7 @@ class GreedyLR(Schedule):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Raises if there never was a validation to look at, else marks the state as final."""
-        waited = self._epoch is not None and isinstance(self.update_every, str) and not self._seen
+        waited = self._epoch is not None and not self.by_batches and not self._seen
         if waited and not self.model.stop_training:
             raise ValueError(self._absent(dict.fromkeys(self._names)))
         super().on_train_end(logs)

@@ -14,6 +14,7 @@ import numpy as np
 from keras_greedylr import observation
 from keras_greedylr.callbacks.batch_loss import BatchLoss
 from keras_greedylr.callbacks.loss_guard import LossGuard
+from keras_greedylr.callbacks.metric_direction import known_direction
 from keras_greedylr.callbacks.schedule import Schedule
 from keras_greedylr.callbacks.weight_sample import WeightSample
 from keras_greedylr.policy import Policy, load_policy
@@ -60,15 +61,17 @@ class LearnedLR(Schedule):
         min_lr, max_lr: Float or None. Bounds of the rate; None: 2^-20 and 2^14
             times the initial rate.
         state_path: Path or None. As in `GreedyLR`: a `fit` that finds the file
-            goes on where it stopped.
+            goes on where it stopped; if it counts its epochs anew, training is
+            longer by as many.
         verbose: 0 or 1. 1 prints each change of the rate and the action behind it.
 
     Raises:
         ValueError: at construction for arguments out of range and folders that
             are not a policy this version knows, at the start of training for an
             optimizer with a `LearningRateSchedule`, an unknown number of steps, no
-            more of them than `decide_every`, or a state file that cannot be used,
-            at the first batch for a metric that is not in the logs.
+            more of them than `decide_every`, a metric that gets better by growing, or
+            a state file that cannot be used, at the first batch for a metric that is
+            not in the logs.
 
     Reference:
         "Learned learning rate schedules for deep neural network training using
@@ -128,13 +131,15 @@ class LearnedLR(Schedule):
 
     def values(self) -> dict[str, float]:
         """Returns the policy's last action, what it made of the rate, and the losses seen."""
-        shown = {
-            "action": self._history.action,
-            "log2_multiplier": self._history.multiplier,
-            "metric": self._history.fast_loss,
-            "best": self._history.best_loss,
-        }
+        shown = {"action": self._history.action, "log2_multiplier": self._history.multiplier}
+        if self._history.seen[0]:
+            shown |= {"metric": self._history.fast_loss, "best": self._history.best_loss}
         return {name: float(value[0]) for name, value in shown.items()}
+
+    @property
+    def by_batches(self) -> bool:
+        """It does."""
+        return True
 
     # State of one `fit`.
 
@@ -185,6 +190,7 @@ class LearnedLR(Schedule):
             "weights": _jsonables(self._weights),
             "movement": _jsonables(self._movement),
             "guard": asdict(self._guard),
+            "steps": self._steps,
             **{name: _jsonable(getattr(self, f"_{name}")) for name in _CARRIED},
         }
 
@@ -199,6 +205,11 @@ class LearnedLR(Schedule):
         for name, kind in _CARRIED.items():
             value = snapshot[name]
             setattr(self, f"_{name}", math.nan if value is None else kind(value))
+        if snapshot["steps"] is not None and self._steps is not None:  # now of another size?
+            self._done = round(self._done * self._steps / snapshot["steps"])
+        if self._epoch == 0 and self.total_steps is None:  # epochs count anew, batches go on
+            self._total += self._done
+            self._interval = self.decide_every or self._total / self._policy.decisions
         # Where training has become longer fewer were due by now.
         self._decisions = min(self._decisions, math.floor(self._done / self._interval))
         progress = _array(min(self._done / self._total, 1.0))
@@ -208,6 +219,11 @@ class LearnedLR(Schedule):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Reads the rate training begins with; warns if it will be short."""
         super().on_train_begin(logs)
+        if known_direction(self.monitor, self._model) == "max":
+            raise ValueError(
+                "LearnedLR was trained on losses, which get better by falling; `monitor` must name "
+                f"a metric that does, too. Received: monitor={self.monitor!r}"
+            )
         decisions = self._policy.decisions
         every = max(self._interval, getattr(self._model, "steps_per_execution", 1) or 1)
         if self._total < max(SHORT, every / 2) * decisions:

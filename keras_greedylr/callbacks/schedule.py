@@ -107,6 +107,11 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
     # The rate.
 
     @property
+    @abc.abstractmethod
+    def by_batches(self) -> bool:
+        """Whether it decides by batches; else by epochs."""
+
+    @property
     def learning_rate(self) -> float:
         """The rate the model trains with."""
         return self._rate

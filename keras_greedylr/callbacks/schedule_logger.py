@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import keras
 
+from keras_greedylr.callbacks.batch_ends import add_hook
 from keras_greedylr.callbacks.batch_loss import BatchLoss
 from keras_greedylr.callbacks.event_file import EventFile
 from keras_greedylr.callbacks.live_scalar import LiveScalar
@@ -27,9 +28,9 @@ class ScheduleLogger(keras.callbacks.Callback):
     | tag | step | value |
     | --- | --- | --- |
     | `batch_learning_rate` | batches trained, from 1 | the rate the batch was trained with |
-    | `batch_loss` | the same | mean loss of the batches since the last entry |
+    | `batch_loss` | the same | mean loss of the epoch's batches since the last entry |
     | `epoch_learning_rate` | epoch, from 0 | the rate the epoch ended with |
-    | `schedule/...` | as the schedule decides, batches or epochs | what it goes by |
+    | `schedule/...` | batches trained, or epochs if it goes by them | what it goes by |
     | `schedule/configuration` | first epoch | text: the schedule's or the optimizer's arguments |
     | `schedule/changes` | that of the last change in it | text: each change and its reason |
 
@@ -68,7 +69,7 @@ class ScheduleLogger(keras.callbacks.Callback):
             check_choice("update_every", update_every, ("epoch",))
         else:
             check_int("update_every", update_every, least=1)
-            self.on_train_batch_end = self._on_train_batch_end
+            add_hook(self, "on_train_batch_end", self._on_train_batch_end)
         self.log_dir = Path(log_dir)
         self.update_every: Any = update_every
         self._events: Any = None
@@ -83,6 +84,7 @@ class ScheduleLogger(keras.callbacks.Callback):
         self._schedule = next(iter(schedules_beside(self)), None)
         if self._schedule is not None:
             self._schedule.subscribe(self._on_decision)
+        self._by_batches = self._schedule is not None and self._schedule.by_batches
         self._optimizer = single_optimizers(self.model)[0]
         # Not `iterations`, which counts updates where gradients are accumulated.
         self._trained = LiveScalar(self._model, self._optimizer._iterations)
@@ -100,12 +102,12 @@ class ScheduleLogger(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Begins to count the epoch's batches from the updates made so far."""
-        if self._epoch is None:
+        first, self._epoch = self._epoch is None, epoch
+        if first:
             self._events.text("schedule/configuration", self._configuration(), epoch)
-        self._epoch = epoch
-        # A restored model goes on where its counter stands, which leaves out skipped steps.
-        self._first_step = max(int(self._trained.read()), self._step_now)
-        self._written = self._first_step
+        self._first_step = self._trained_now()
+        if first:
+            self._written = self._first_step
         self._batch_loss.begin_epoch()
         if self._ahead:
             self._rate_to_come = self._rate("epoch", epoch, self._first_step)
@@ -132,7 +134,7 @@ class ScheduleLogger(keras.callbacks.Callback):
             rate = self._rate("epoch", epoch, int(self._trained.read()))
         self._events.scalar("epoch_learning_rate", rate, epoch)
         last = self._decision
-        if self.update_every == "epoch" and last is not None and last.unit == "batch":
+        if self.update_every == "epoch" and last is not None and self._by_batches:
             self._write_values(last, epoch)
         self._write_changes()
         self._events.flush()
@@ -149,9 +151,14 @@ class ScheduleLogger(keras.callbacks.Callback):
         if not decision.begins and at != self._decided_at:  # the first of several there
             self._decided_at, self._rate_before = at, decision.old_rate
         changed = decision.new_rate != decision.old_rate
-        step = decision.position if decision.unit == "epoch" else self._step(decision.position)
+        what, step = "step", decision.position
+        if not self._by_batches:
+            what = "epoch"
+        elif decision.unit == "epoch":  # before its first batch, and maybe before our own hook
+            step = self._trained_now()
+        else:
+            step = self._step(decision.position)
         if changed:
-            what = "epoch" if decision.unit == "epoch" else "step"
             self._changes_at = step
             self._changes.append(
                 f"| {what} {step} | {decision.old_rate:.6g} | {decision.new_rate:.6g} "
@@ -159,7 +166,7 @@ class ScheduleLogger(keras.callbacks.Callback):
             )
             if len(self._changes) >= CHANGES_PER_CARD:
                 self._write_changes()
-        if decision.unit == "epoch":
+        if not self._by_batches:
             self._write_values(decision, step)
         elif self.update_every != "epoch" and (changed or step - self._shown >= self.update_every):
             self._shown = step
@@ -180,6 +187,11 @@ class ScheduleLogger(keras.callbacks.Callback):
         step = self._first_step + self._batch_loss.trained(batch)
         self._step_now = max(self._step_now, step)
         return step
+
+    def _trained_now(self) -> int:
+        """Batches trained, between two epochs."""
+        # A restored model goes on where its counter stands, which leaves out skipped steps.
+        return max(int(self._trained.read()), self._step_now)
 
     def _rate(self, unit: str, position: int, step: int) -> float:
         """The rate in force before anything was decided at this position."""
