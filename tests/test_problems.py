@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_greedylr_agents.problems import base, data, families
 from keras_greedylr_agents.problems.layers import Convolution, Dense, Embedding, Recurrent
 from keras_greedylr_agents.problems.networks import Network
-from keras_greedylr_agents.problems.nmf import NMF
+from keras_greedylr_agents.problems.nmf import ENTRIES, NMF
 
 SMALL = (
     NMF("nmf", "gamma", columns=16, blocks=2, steps=3),
@@ -23,7 +23,9 @@ SMALL = (
     NMF("uniform", "uniform", rank=3, columns=16, blocks=2, most_gradient_noise=0.5, steps=3),
     NMF("log normal", "log normal", rank=3, columns=16, blocks=2, steps=3),
     Network("regression", "diabetes", (Dense(4),), "momentum", 1, 0.9, regression=True, steps=3),
-)
+    Network("noisy", "mixture", (Dense(8, "relu"),), "momentum", 6, steps=3,
+            most_gradient_noise=1.0, most_loss_noise=0.5),
+)  # fmt: skip
 
 
 def play(problem, rates, seed=0, runs=4, intervals=4):
@@ -82,6 +84,44 @@ def test_only_runs_that_are_alike_train_on_the_same(problem):
     np.testing.assert_allclose(weights[0::2], weights[1::2], rtol=1e-4, atol=1e-6)
     first = losses.numpy()[0]
     assert np.isclose(first[1:], first[:-1], rtol=1e-5).tolist() == [True, False, True]
+
+
+def test_noise_on_a_networks_gradients_and_shown_losses():
+    problem = Network("noisy", "moons", (Dense(16),), "sgd", 2, steps=50,
+                      most_gradient_noise=0.5, most_loss_noise=0.2)  # fmt: skip
+    state = problem.sample(tf.constant([0, 0]), 64)
+    level = state.seen_noise.numpy() / 0.2
+    assert 20 < (level > 0).sum() < 44 and (level >= 0).all() and 0.8 < level.max() <= 1.0
+    with tf.GradientTape() as tape:
+        tape.watch(state.params)
+        loss = tf.reduce_sum(problem.training_loss(state))
+    gradient = problem.weights(state._replace(params=tape.gradient(loss, state.params)))
+    usual = np.sqrt(np.mean(gradient.numpy() ** 2, axis=1))
+    np.testing.assert_allclose(state.noise, 0.5 * level * usual, rtol=1e-4)
+
+    *examples, pushes, seen = batches = problem.batches(state, tf.constant([1, 0]))
+    # so small a rate that the gradients stay what they are
+    none = (*examples, 0.0 * pushes, 0.0 * seen)
+    noisy, quiet = (problem.train(state, b, tf.fill([64], 1e-4)) for b in (batches, none))
+    moved = problem.weights(quiet[0]) - problem.weights(noisy[0])
+    expected = 1e-4 * tf.reduce_sum(pushes, axis=0) * state.noise[:, None]
+    np.testing.assert_allclose(moved, expected, rtol=0.02, atol=2e-6)
+    np.testing.assert_allclose(
+        np.log(noisy[1] / quiet[1]), seen * state.seen_noise, rtol=0.05, atol=2e-3
+    )
+    size = np.std(pushes, axis=(1, 2))
+    assert 2.0 < size.max() / np.median(size) < 30.0  # some steps are bad ones
+
+
+def test_matrices_have_backgrounds_and_entries_of_their_own():
+    problem = NMF("lit", "digits", most_background=4.0)
+    clean = problem.sample(tf.constant([0, 0]), 64).clean.numpy()
+    np.testing.assert_allclose(clean.mean(axis=(1, 2, 3)), 1.0, rtol=1e-4)
+    ground = clean.min(axis=(1, 2, 3))  # digits have black corners
+    assert ground.min() < 0.2 and 0.7 < ground.max() <= 0.8
+    entries = ENTRIES["gamma"]((64, 40, 40), tf.constant([0, 0])).numpy().reshape(64, -1)
+    variation = entries.std(axis=1) / entries.mean(axis=1)
+    assert 0.3 < variation.min() < 0.45 and 1.4 < variation.max() < 1.9
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw", "rmsprop"])

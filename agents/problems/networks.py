@@ -32,14 +32,16 @@ class NetworkState(NamedTuple):
     size: tf.Tensor  # [P] float32, how many of them it may use
     targets: tf.Tensor  # [P, N] int32 or [P, N, k] float32, with each run's label noise
     validation_targets: tf.Tensor  # [P, V] or [P, V, k], clean
+    noise: tf.Tensor  # [P], standard deviation of the usual noise on an entry of the gradient
+    seen_noise: tf.Tensor  # [P], of that on the logarithm of a loss that is shown
 
 
 @dataclass(frozen=True, eq=False)
 class Network(Problem):
     """A family of networks that share architecture, data and optimizer.
 
-    Its runs differ in initial weights, shuffle, how much data they have, label noise, momentum
-    and, with a teacher, in what is to be learned.
+    Its runs differ in initial weights, shuffle, how much data they have, noise, momentum and,
+    with a teacher, in what is to be learned.
 
     Args:
         name: Unique among the families.
@@ -52,6 +54,9 @@ class Network(Problem):
         least_data: The smallest fraction of the training data a run may have.
         most_noise: The largest fraction of labels drawn at random; for regression, the largest
             standard deviation added to targets of unit variance.
+        most_gradient_noise: On the gradient, of its first root mean square; a step's own may be
+            several times that. Half of the runs have none.
+        most_loss_noise: On the logarithms of the training losses that are shown, in the same runs.
         teacher: Layers of a random network that makes the targets, each run its own.
         outputs: Classes, or values of a regression.
         momentum: Of the heavy ball; drawn from 0.5 to 0.95 for each run if `None`.
@@ -69,6 +74,8 @@ class Network(Problem):
     validate_every: int = 4
     least_data: float = 0.1
     most_noise: float = 0.3
+    most_gradient_noise: float = 0.0
+    most_loss_noise: float = 0.0
     teacher: tuple[Layer, ...] = ()
     regression: bool = False
 
@@ -76,7 +83,8 @@ class Network(Problem):
     def kind(self) -> str:
         """Task, architecture and optimizer."""
         task = "regression" if self.regression else "classification"
-        return f"{task}, {' '.join(map(repr, self._network))}, {self.optimizer}"
+        noisy = ", noisy gradient" if self.most_gradient_noise else ""
+        return f"{task}, {' '.join(map(repr, self._network))}, {self.optimizer}{noisy}"
 
     @property
     def _network(self) -> tuple[Layer, ...]:
@@ -91,7 +99,7 @@ class Network(Problem):
     def sample(self, seed: tf.Tensor, runs: int) -> NetworkState:
         """Returns untrained networks."""
         x, y, x_validation, y_validation = self._split()
-        seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 8))
+        seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 9))
         uniform = tf.random.stateless_uniform
         if self.teacher:
             made = self._teach(seeds[0], runs, tf.concat([x, x_validation], axis=0))
@@ -108,7 +116,8 @@ class Network(Problem):
             targets = tf.where(uniform(targets.shape, seeds[2]) < noise, wrong, targets)
         params = init_network(self._network, seeds[4], runs, x.shape[1:])
         fraction = self.least_data ** uniform((runs,), seeds[5])  # log-uniform
-        return NetworkState(
+        level = tf.nn.relu(uniform((runs,), seeds[8], -1.0, 1.0))
+        state = NetworkState(
             params=params,
             slots=optimizers.init_slots(self.optimizer, params),
             updates=tf.zeros(runs),
@@ -121,7 +130,16 @@ class Network(Problem):
             size=tf.maximum(tf.round(fraction * len(x)), float(min(self.batch, len(x)))),
             targets=targets,
             validation_targets=clean,
+            noise=level * self.most_gradient_noise,
+            seen_noise=level * self.most_loss_noise,
         )
+        if not self.most_gradient_noise:
+            return state
+        with tf.GradientTape() as tape:
+            tape.watch(state.params)
+            total = tf.reduce_sum(self.training_loss(state))
+        gradient = tf.concat(tf.nest.flatten(_flat(tape.gradient(total, state.params))), axis=1)
+        return state._replace(noise=state.noise * tf.sqrt(tf.reduce_mean(gradient**2, axis=1)))
 
     def _teach(self, seed: tf.Tensor, runs: int, x: tf.Tensor) -> tf.Tensor:
         """Each run's own random network's answers, [P, N] classes or [P, N, k] values."""
@@ -136,8 +154,10 @@ class Network(Problem):
         """The optimizer's, whatever the network."""
         return tf.fill(tf.shape(state.size), optimizers.USUAL_RATES[self.optimizer])
 
-    def batches(self, state: NetworkState, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def batches(self, state: NetworkState, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Draws examples with replacement: inputs [steps, P, B, ...] and targets.
+
+        Then noise, if there is any: on gradients [steps, 1, n] and on shown losses [steps, 1].
 
         One draw for all runs: each has examples in an order of its own, so that only runs which
         are alike meet the same ones, and what tells those apart is their rates.
@@ -148,13 +168,20 @@ class Network(Problem):
         position = tf.cast(drawn * state.size[None, :, None], tf.int32)
         row = tf.gather(tf.reshape(state.order, [-1]), position + offset)
         targets = tf.reshape(state.targets, (runs * count, *state.targets.shape[2:]))
-        return tf.gather(self._split()[0], row), tf.gather(targets, row + offset)
+        examples = tf.gather(self._split()[0], row), tf.gather(targets, row + offset)
+        if not self.most_gradient_noise:
+            return examples
+        seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+        weights = sum(w.shape[1] for w in tf.nest.flatten(_flat(state.params)))
+        size = tf.exp(tf.random.stateless_normal((self.steps, 1, 1), seeds[0]))
+        gradient = size * tf.random.stateless_normal((self.steps, 1, weights), seeds[1])
+        return (*examples, gradient, tf.random.stateless_normal((self.steps, 1), seeds[2]))
 
     def train(
-        self, state: NetworkState, batches: tuple[tf.Tensor, tf.Tensor], rates: tf.Tensor
+        self, state: NetworkState, batches: tuple[tf.Tensor, ...], rates: tf.Tensor
     ) -> tuple[NetworkState, tf.Tensor]:
         """Takes `steps` optimizer steps."""
-        x, y = batches
+        x, y, *noise = batches
         losses = tf.TensorArray(tf.float32, self.steps, element_shape=rates.shape)
         # flat, since a loop over a matrix's last axis would be too short for vector instructions
         learned = (_flat(state.params), _flat(state.slots), state.updates)
@@ -166,6 +193,9 @@ class Network(Problem):
                 loss = self._loss(_shaped(params, state.params), x[i], y[i])
                 total = tf.reduce_sum(loss)  # one run's weights touch its own loss only
             gradients = tape.gradient(total, params)
+            if noise:
+                gradients = _pushed(gradients, noise[0][i] * state.noise[:, None])
+                loss *= tf.exp(noise[1][i] * state.seen_noise)
             params, slots = optimizers.update(
                 self.optimizer, params, slots, updates + 1, gradients, rates, state.momentum
             )
@@ -208,6 +238,14 @@ class Network(Problem):
         if self.regression:
             return tf.reduce_mean(tf.square(out - y), axis=(1, 2))
         return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, out), axis=1)
+
+
+def _pushed(gradients: Params, noise: tf.Tensor) -> Params:
+    """Flat gradients and noise [P, n] on all of them, side by side."""
+    parts = tf.nest.flatten(gradients)
+    added = tf.split(noise, [part.shape[1] for part in parts], axis=1)
+    together = [part + push for part, push in zip(parts, added, strict=True)]
+    return tf.nest.pack_sequence_as(gradients, together)
 
 
 def _flat(weights: Params) -> Params:

@@ -14,11 +14,14 @@ from keras_greedylr_agents.problems import data as datasets
 from keras_greedylr_agents.problems.base import Problem
 
 ENTRIES: dict[str, Callable[[tuple[int, ...], tf.Tensor], tf.Tensor]] = {
-    "gamma": lambda shape, seed: tf.random.stateless_gamma(shape, seed, alpha=0.5),
+    "gamma": lambda shape, seed: tf.random.stateless_gamma(shape, seed, _flatness(shape, seed)),
     "half normal": lambda shape, seed: tf.abs(tf.random.stateless_normal(shape, seed)),
     "uniform": tf.random.stateless_uniform,
     "log normal": lambda shape, seed: tf.exp(tf.random.stateless_normal(shape, seed)),
 }
+FLATTEST = (
+    10.0  # of the gamma distributions, from entries that are mostly small to nearly equal ones
+)
 SQUARINGS = 3  # of the norms in every step: safe, and within some per cent of non-negative ones
 
 
@@ -54,6 +57,8 @@ class NMF(Problem):
         rows, columns: Size of a random matrix; for a real one, the columns of a run.
         blocks: Number of mini-batches the columns are cut into.
         most_noise: On the data, of its mean; the runs draw up to it.
+        most_background: Added to all entries, of their mean; the runs draw up to it. Images have
+            one, and a rate that is right without it may be four times too high.
         most_gradient_noise: On the gradient, of its first root mean square.
         stable: Hold the rate under the bound of `bounds`.
         steps: Training steps in an interval.
@@ -68,6 +73,7 @@ class NMF(Problem):
     columns: int = 64
     blocks: int = 4
     most_noise: float = 0.5
+    most_background: float = 0.0
     most_gradient_noise: float = 0.0
     stable: bool = True
     steps: int = 10
@@ -84,6 +90,8 @@ class NMF(Problem):
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 8))
         clean = self._matrix(seeds[0], runs)
         clean /= tf.reduce_mean(clean, axis=(1, 2), keepdims=True)
+        ground = tf.random.stateless_uniform((runs, 1, 1), seeds[6], maxval=self.most_background)
+        clean = (clean + ground) / (1.0 + ground)
         level = tf.random.stateless_uniform((runs, 1, 1), seeds[1], maxval=self.most_noise)
         v = clean + level * tf.random.stateless_normal(clean.shape, seeds[2])
         scale = (1.0 / self.rank) ** 0.5  # of entries whose product has mean about one
@@ -252,6 +260,13 @@ def _real_matrix(name: str) -> np.ndarray:
     if name in datasets.COUNTED:
         return datasets.word_counts(name).T
     return datasets.image_patches(name).reshape(-1, 64).T
+
+
+def _flatness(shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
+    """Each run's own shape of the gamma distribution, as many as there are entries."""
+    own = tf.random.experimental.stateless_fold_in(seed, 1)
+    drawn = tf.random.stateless_uniform((shape[0], 1, 1), own)
+    return tf.broadcast_to(0.3 * (FLATTEST / 0.3) ** drawn, shape)
 
 
 def _in_blocks(matrix: tf.Tensor, blocks: int) -> tf.Tensor:
