@@ -24,8 +24,8 @@ SHOWN = 0.7  # part of the runs whose validation loss the policy sees
 WORST = 2.0  # log of the loss a run that diverged is taken to have, against its first
 SMALLEST = 1e-4  # spread of returns; below, it is noise
 RAISE = 0.75  # of a family whose returns spread little; at 1 they would spread as all do
-OWN = 0.9  # of copies that spread little in their family; at 1 they would spread as all in it do
 FLOOR = 3e-4  # part of the first loss below which falling further earns little
+TRAINING_FLOOR = 0.03  # the training loss's; where it falls without end, validation's may rise
 
 
 class Episode(NamedTuple):
@@ -121,9 +121,7 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         What its other copies earn does not depend on a run's actions, so what is taken away is
         noise only; its own share in the mean makes the rest smaller by 1 / copies. A family whose
         returns then spread less than all do is multiplied by `RAISE`'s power of how much less: what
-        a rate does to a factorisation, some per cent, would be lost among the networks. And within
-        a family copies that spread less than others count for more: those that have noise to
-        overfit would be lost among those whose loss falls without end.
+        a rate does to a factorisation, some per cent, would be lost among the networks.
         Without copies there is nothing to compare with, and rewards stay as they are.
         """
         if self.copies == 1:
@@ -132,13 +130,9 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
         families = tf.reshape(rewards, shape)
         families -= tf.reduce_mean(families, axis=2, keepdims=True)
         returns = tf.reduce_sum(families, axis=3, keepdims=True)
-        own = tf.reduce_mean(tf.square(returns), axis=2, keepdims=True)
         spread = tf.sqrt(tf.reduce_mean(tf.square(returns), axis=[1, 2], keepdims=True))
         raised = (tf.reduce_mean(spread) / tf.maximum(spread, SMALLEST)) ** RAISE
-        common = tf.reduce_mean(own, axis=1, keepdims=True)
-        evened = tf.sqrt(common / (OWN * own + (1.0 - OWN) * common + SMALLEST**2))
-        families *= tf.maximum(raised, 1.0)
-        return tf.reshape(evened * families, rewards.shape)
+        return tf.reshape(tf.maximum(raised, 1.0) * families, rewards.shape)
 
     def step_seed(self) -> tf.Tensor:
         """Returns a seed [2] of this step's own, which follows from the step's number."""
@@ -164,9 +158,9 @@ class ScheduleEnvironment(tf_environment.TFEnvironment):
     def _look(self, episode: Episode, interval: observation.Interval) -> tuple[Episode, tf.Tensor]:
         """Updates history and score."""
         validation = interval.validation_loss
-        score = _log_fall(validation, episode.first_validation)
+        score = _log_fall(validation, episode.first_validation, FLOOR)
         if self.training_share:
-            training = _log_fall(interval.loss, episode.first_loss)
+            training = _log_fall(interval.loss, episode.first_loss, TRAINING_FLOOR)
             score = self.training_share * training + (1.0 - self.training_share) * score
         due = [
             tf.fill([self.each], tf.equal(runs.interval % problem.validate_every, 0))
@@ -249,8 +243,8 @@ def _observe(
     return observation.observe(tnp, history, interval, bound)
 
 
-def _log_fall(loss: Any, first: Any) -> tf.Tensor:
-    """log(loss / first), flattened towards zero loss, `WORST` if it is not finite."""
-    value = tf.math.log(tf.maximum(loss / first, 0.0) + FLOOR)
+def _log_fall(loss: Any, first: Any, floor: float) -> tf.Tensor:
+    """log(loss / first), flattened from the floor down, `WORST` if it is not finite."""
+    value = tf.math.log(tf.maximum(loss / first, 0.0) + floor)
     sound = tf.abs(loss) < float("inf")
     return tf.where(sound, tf.minimum(value, WORST), WORST)

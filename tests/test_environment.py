@@ -69,15 +69,32 @@ def test_return_is_the_fall_of_the_log_validation_loss(environment):
     for _ in range(observation.DECISIONS - 1):
         episode, _ = environment.play(episode, tf.fill([6], 0.2))
     last = [p.validation_loss(r.state) for p, r in zip(PROBLEMS, episode.runs, strict=True)]
-    expected = env._log_fall(tf.concat(last, 0), episode.first_validation)
+    expected = env._log_fall(tf.concat(last, 0), episode.first_validation, env.FLOOR)
     np.testing.assert_allclose(episode.score, expected, rtol=1e-4, atol=1e-5)
     assert not score.numpy().any()  # the first interval has no validation
     assert (episode.score.numpy() < 0).all()
 
 
+def test_a_share_of_the_return_is_the_training_losss():
+    totals = []
+    for share in (0.0, 1.0, 0.25):
+        environment = env.ScheduleEnvironment(PROBLEMS, 6, seed=0, training_share=share)
+        episode, _ = environment.begin(tf.constant([0, 9]))
+        for _ in range(observation.DECISIONS - 1):
+            episode, interval = environment._train(
+                episode, environment._gather("usual_rate", episode.runs)
+            )
+            episode, _ = environment._look(episode, interval)
+        totals.append(episode.score.numpy())
+    expected = np.log(interval.loss / episode.first_loss + env.TRAINING_FLOOR)
+    np.testing.assert_allclose(totals[1], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(totals[2], 0.75 * totals[0] + 0.25 * totals[1], rtol=1e-4)
+
+
 def test_runs_that_diverge_are_finite_losses():
-    got = env._log_fall(np.float32([1.0, 1e30, np.nan, np.inf]), np.ones(4, np.float32)).numpy()
-    expected = [np.log(1.0 + env.FLOOR), env.WORST, env.WORST, env.WORST]
+    losses = np.float32([1.0, 0.0, 1e30, np.nan, np.inf])
+    got = env._log_fall(losses, np.ones(5, np.float32), 0.01).numpy()
+    expected = [np.log(1.01), np.log(0.01), env.WORST, env.WORST, env.WORST]
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
 
 
@@ -91,11 +108,8 @@ def test_copies_are_alike_and_what_they_earn_is_compared():
     rewards = np.random.default_rng(0).normal(size=(8, 5)).astype("f") + np.arange(8)[:, None]
     relative = environment.relative(tf.constant(rewards)).numpy()
     difference = ((rewards[0::2] - rewards[1::2]) / 2).reshape(2, 2, 5)  # [family, pair, T]
-    own = difference.sum(axis=2, keepdims=True) ** 2
-    common = own.mean(axis=1, keepdims=True)
-    spread = np.sqrt(common)
+    spread = np.sqrt((difference.sum(axis=2, keepdims=True) ** 2).mean(axis=1, keepdims=True))
     difference *= np.maximum(1.0, (spread.mean() / spread) ** env.RAISE)
-    difference *= np.sqrt(common / (env.OWN * own + (1 - env.OWN) * common))
     np.testing.assert_allclose(relative[0::2], difference.reshape(4, 5), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(relative[1::2], -difference.reshape(4, 5), rtol=1e-4, atol=1e-6)
 
@@ -106,16 +120,8 @@ def test_a_family_whose_returns_differ_little_counts_for_more():
     rewards[4:] *= 0.02
     relative = environment.relative(tf.constant(rewards)).numpy()
     np.testing.assert_allclose(relative[:4], rewards[:4], rtol=1e-5)
-    raised = (0.51 / 0.02) ** env.RAISE / np.sqrt(1.0 + (env.SMALLEST / 0.02) ** 2)
+    raised = (0.51 / 0.02) ** env.RAISE
     np.testing.assert_allclose(relative[4:], rewards[4:] * raised, rtol=1e-5)
-
-
-def test_copies_that_differ_little_count_for_more():
-    environment = env.ScheduleEnvironment(PROBLEMS, runs=8, seed=0, copies=2)
-    rewards = np.tile(np.float32([[1.0], [-1.0], [0.1], [-0.1]]), (2, 1))
-    relative = environment.relative(tf.constant(rewards)).numpy()
-    by_hand = np.sqrt(0.505 / np.array([0.9 + 0.0505, 0.009 + 0.0505])) * [1.0, 0.1]
-    np.testing.assert_allclose(relative[[0, 2], 0], by_hand, rtol=1e-5)  # a tenth became 0.4
 
 
 def test_one_run_through_numpy_sees_and_does_the_same(environment):
