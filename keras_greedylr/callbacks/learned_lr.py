@@ -136,11 +136,6 @@ class LearnedLR(Schedule):
             shown |= {"metric": self._history.fast_loss, "best": self._history.best_loss}
         return {name: float(value[0]) for name, value in shown.items()}
 
-    @property
-    def by_batches(self) -> bool:
-        """It does."""
-        return True
-
     # State of one `fit`.
 
     def _start(self, learning_rate: float) -> None:

@@ -107,9 +107,9 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
     # The rate.
 
     @property
-    @abc.abstractmethod
     def by_batches(self) -> bool:
         """Whether it decides by batches; else by epochs."""
+        return True
 
     @property
     def learning_rate(self) -> float:
