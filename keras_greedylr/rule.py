@@ -29,6 +29,7 @@ Event = Literal["none", "raised", "cut", "reset", "skipped"]
 EVENTS = ("none", "raised", "cut", "reset", "skipped")
 
 ANNEAL = 0.3  # part of a horizon over which the upper bound falls
+TINY = 2.0**-126  # a rate below is zero in the optimizer's single precision, and that for ever
 
 
 class GreedyState(NamedTuple):

@@ -15,13 +15,12 @@ from keras_greedylr.callbacks.batch_loss import Report
 from keras_greedylr.callbacks.metric_direction import metric_direction
 from keras_greedylr.callbacks.reason import absence, reason
 from keras_greedylr.callbacks.schedule import Schedule
-from keras_greedylr.rule import GreedyRule, GreedyState
+from keras_greedylr.rule import TINY, GreedyRule, GreedyState
 from keras_greedylr.validation import check_choice, check_float, check_int
 
 # Bounds left out, as multiples of the initial rate.
 MIN_LR_RATIO = 1e-2
 MAX_LR_RATIO = 1e2
-TINY = float(np.finfo(np.float32).tiny)
 
 
 class GreedyLR(Schedule):
@@ -189,7 +188,6 @@ class GreedyLR(Schedule):
         if high is None:
             high = MAX_LR_RATIO * max(initial, low)
         rule = GreedyRule(**{**arguments, "min_lr": low, "max_lr": high}, mode=mode)
-        # In single precision, which optimizers keep it in, a smaller rate is zero, and for ever.
         return replace(rule, min_lr=max(rule.min_lr, TINY))
 
     def _evaluations(self) -> int:

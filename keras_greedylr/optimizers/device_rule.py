@@ -26,7 +26,7 @@ import numpy as np
 from keras import ops
 
 from keras_greedylr.optimizers.scalars import maximum, minimum, select, split
-from keras_greedylr.rule import ANNEAL, GreedyRule, GreedyState
+from keras_greedylr.rule import ANNEAL, TINY, GreedyRule, GreedyState
 
 
 class Head(NamedTuple):
@@ -52,7 +52,6 @@ class Head(NamedTuple):
 HEAD = len(Head._fields)
 
 NONE = float(np.finfo(np.float32).max)
-TINY = float(np.finfo(np.float32).tiny)  # no rate below: it would be zero, and for ever
 MOST = 2**24  # the largest count that single precision holds exactly
 
 
