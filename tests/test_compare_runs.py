@@ -13,6 +13,7 @@ from rich.console import Console
 
 from keras_greedylr.compare import rich_table, runner, write_report
 from keras_greedylr.compare.contestants import equip, resolve
+from keras_greedylr.compare.names import _renamed_key
 from keras_greedylr.compare.report import markdown, to_json
 
 
@@ -184,6 +185,11 @@ def test_metrics_and_outputs_go_by_one_name_in_all_runs():
         )
     }
     assert comparison.mode == "max"
+
+
+def test_an_outputs_name_that_begins_another_is_not_taken_for_it():
+    outputs, metrics = {"dense": "dense", "dense_1": "dense_1"}, {"auc_5": "auc"}
+    assert _renamed_key("val_dense_1_auc_5", outputs, metrics) == "val_dense_1_auc"
 
 
 def test_half_of_the_reference_reaches_what_it_ends_with():

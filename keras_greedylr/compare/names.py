@@ -2,7 +2,7 @@
 
 A metric, a loss or a layer that is given no name is named after its class, and the second one in a
 process gets a number: `auc`, `auc_1`. In a comparison each run has a model of its own, and the
-curves of all of them must go by one name.
+curves of all of them must go by one name. One that was given, and looks like that, is taken for it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _renamed_key(key: str, outputs: dict[str, str], metrics: dict[str, str]) -> 
     """A key is `val_`, the name of an output where there are several, and that of a metric."""
     prefix = "val_" if key.startswith("val_") else ""
     name = key.removeprefix(prefix)
-    for old, new in outputs.items():
+    for old, new in sorted(outputs.items(), key=lambda pair: -len(pair[0])):  # `a` begins `a_1`
         if name.startswith(f"{old}_"):
             prefix, name = f"{prefix}{new}_", name.removeprefix(f"{old}_")
             break
