@@ -113,6 +113,17 @@ def test_noise_on_a_networks_gradients_and_shown_losses():
     assert 2.0 < size.max() / np.median(size) < 30.0  # some steps are bad ones
 
 
+def test_noise_on_the_shown_losses_alone():
+    problem = Network("seen", "moons", (Dense(4),), "sgd", 2, steps=5, most_loss_noise=0.5)
+    state = problem.sample(tf.constant([0, 0]), 16)
+    assert not state.noise.numpy().any() and state.seen_noise.numpy().max() > 0.25
+    *examples, pushes, seen = problem.batches(state, tf.constant([1, 0]))
+    quiet = problem.train(state, (*examples, pushes, 0.0 * seen), tf.fill([16], 0.1))
+    shown = problem.train(state, (*examples, pushes, seen), tf.fill([16], 0.1))
+    np.testing.assert_array_equal(problem.weights(quiet[0]), problem.weights(shown[0]))
+    np.testing.assert_allclose(np.log(shown[1] / quiet[1]), seen * state.seen_noise, atol=1e-4)
+
+
 def test_matrices_have_backgrounds_and_entries_of_their_own():
     problem = NMF("lit", "digits", most_background=4.0)
     clean = problem.sample(tf.constant([0, 0]), 64).clean.numpy()

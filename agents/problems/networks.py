@@ -83,8 +83,12 @@ class Network(Problem):
     def kind(self) -> str:
         """Task, architecture and optimizer."""
         task = "regression" if self.regression else "classification"
-        noisy = ", noisy gradient" if self.most_gradient_noise else ""
+        noisy = ", noisy" if self._is_noisy else ""
         return f"{task}, {' '.join(map(repr, self._network))}, {self.optimizer}{noisy}"
+
+    @property
+    def _is_noisy(self) -> bool:
+        return self.most_gradient_noise > 0.0 or self.most_loss_noise > 0.0
 
     @property
     def _network(self) -> tuple[Layer, ...]:
@@ -133,7 +137,7 @@ class Network(Problem):
             noise=level * self.most_gradient_noise,
             seen_noise=level * self.most_loss_noise,
         )
-        if not self.most_gradient_noise:
+        if not self._is_noisy:
             return state
         with tf.GradientTape() as tape:
             tape.watch(state.params)
@@ -169,7 +173,7 @@ class Network(Problem):
         row = tf.gather(tf.reshape(state.order, [-1]), position + offset)
         targets = tf.reshape(state.targets, (runs * count, *state.targets.shape[2:]))
         examples = tf.gather(self._split()[0], row), tf.gather(targets, row + offset)
-        if not self.most_gradient_noise:
+        if not self._is_noisy:
             return examples
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
         weights = sum(w.shape[1] for w in tf.nest.flatten(_flat(state.params)))

@@ -19,9 +19,7 @@ ENTRIES: dict[str, Callable[[tuple[int, ...], tf.Tensor], tf.Tensor]] = {
     "uniform": tf.random.stateless_uniform,
     "log normal": lambda shape, seed: tf.exp(tf.random.stateless_normal(shape, seed)),
 }
-FLATTEST = (
-    10.0  # of the gamma distributions, from entries that are mostly small to nearly equal ones
-)
+FLATNESS = (0.3, 10.0)  # of the gamma distributions: entries mostly small, and nearly equal
 SQUARINGS = 3  # of the norms in every step: safe, and within some per cent of non-negative ones
 
 
@@ -266,7 +264,8 @@ def _flatness(shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
     """Each run's own shape of the gamma distribution, as many as there are entries."""
     own = tf.random.experimental.stateless_fold_in(seed, 1)
     drawn = tf.random.stateless_uniform((shape[0], 1, 1), own)
-    return tf.broadcast_to(0.3 * (FLATTEST / 0.3) ** drawn, shape)
+    least, most = FLATNESS
+    return tf.broadcast_to(least * (most / least) ** drawn, shape)
 
 
 def _in_blocks(matrix: tf.Tensor, blocks: int) -> tf.Tensor:
