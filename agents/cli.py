@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # here only what Python brings: `main` explains what is missi
     from rich.console import Console
 
 EXTRA = ("tf_agents", "tensorflow", "tf_keras", "sklearn", "PIL", "scipy", "rich")  # `agents`
+MINUTES = 12.0  # of training; what comes before and after takes up to three more
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +63,10 @@ def _train_parser() -> argparse.ArgumentParser:
         description="Train a learned schedule. Other commands: evaluate, tune-greedy.",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the policy")
-    parser.add_argument("--minutes", type=float, default=12.0, help="begin no iteration after that")
+    parser.add_argument(
+        "--minutes", type=float,
+        help=f"begin no iteration after that; default {MINUTES:g}, with --iterations no limit",
+    )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on with what --out began")
     parser.add_argument(
         "--evaluate", choices=("quick", "none"), default="quick",
@@ -72,7 +76,7 @@ def _train_parser() -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=type(field.default),
-            default=field.default,
+            default=None if field.name == "iterations" else field.default,  # is it asked for?
             help=f"default {field.default}",
         )
     return parser
@@ -94,8 +98,13 @@ def _train(options: argparse.Namespace, console: Console) -> None:
     from keras_greedylr_agents.problems.families import FAMILIES
     from keras_greedylr_agents.train import Config, Trainer, use_threads
 
-    config = Config(**{field.name: getattr(options, field.name) for field in fields(Config)})
-    check_float("minutes", options.minutes, above=0.0)
+    given = {field.name: getattr(options, field.name) for field in fields(Config)}
+    config = Config(**{name: value for name, value in given.items() if value is not None})
+    minutes = options.minutes
+    if minutes is None and options.iterations is None:
+        minutes = MINUTES
+    if minutes is not None:
+        check_float("minutes", minutes, above=0.0)
     export.check_target(options.out)
     working = options.out.with_name(options.out.name + ".training")
     use_threads()
@@ -116,7 +125,7 @@ def _train(options: argparse.Namespace, console: Console) -> None:
             )
             progress.update(task, completed=iteration, state=state)
 
-        trainer.run(report, options.minutes)
+        trainer.run(report, minutes)
     done = int(trainer.iteration)
     if done < config.iterations:
         of = f"{done} of {config.iterations} iterations"

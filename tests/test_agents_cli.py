@@ -10,7 +10,7 @@ import keras_greedylr_agents  # noqa: F401, I001
 
 from keras_greedylr import observation
 from keras_greedylr.policy import load_policy
-from keras_greedylr_agents.cli import main
+from keras_greedylr_agents.cli import MINUTES, main
 
 TINY = ["--problems", "teacher", "--runs", "4", "--epochs", "1", "--hidden", "8"]
 
@@ -41,6 +41,22 @@ def test_train_resume_and_evaluate(tmp_path, capsys):
     assert f"written to {report}.json and {report}.md\n" in said.err
     left = {p.name for p in tmp_path.iterdir()}
     assert left == {"mine", "mine.training", "report-0.1.json", "report-0.1.md"}
+
+
+@pytest.mark.parametrize(
+    "options, minutes",
+    [([], MINUTES), (["--iterations", "90"], None), (["--iterations", "2", "--minutes", "3"], 3.0)],
+)
+def test_how_long_it_trains(options, minutes, tmp_path, monkeypatch):
+    limits = []
+    monkeypatch.setattr(
+        "keras_greedylr_agents.train.Trainer.run", lambda self, report, limit: limits.append(limit)
+    )
+    out = tmp_path / "mine"
+    assert main([*TINY, *options, "--out", str(out), "--evaluate", "none"]) == 0
+    assert limits == [minutes]
+    command = load_policy(out, "numpy").card["command"].split()
+    assert [name in command for name in options[::2]] == [True] * len(options[::2])
 
 
 def test_tune_greedy(tmp_path, capsys):
