@@ -49,6 +49,14 @@ def float64():
 
 
 @pytest.fixture
+def bfloat16():
+    """The smallest of the precisions Keras has for everything."""
+    keras.config.set_floatx("bfloat16")
+    yield
+    keras.config.set_floatx("float32")
+
+
+@pytest.fixture
 def dtype_policy():
     """Sets the global dtype policy, until the test ends."""
     before = keras.config.dtype_policy().name

@@ -1,5 +1,6 @@
 """Reads the event files back with TensorBoard's own reader."""
 
+import copy
 import itertools
 import os
 import signal
@@ -170,14 +171,15 @@ def test_what_is_decided_between_epochs_is_on_the_axis_of_the_batches(
     assert found == steps
 
 
-def test_a_subclass_may_have_a_hook_of_its_own(tmp_path, make_model, regression):
+@pytest.mark.parametrize("copied", [lambda logger: logger, copy.copy])
+def test_a_subclass_may_have_a_hook_of_its_own(tmp_path, make_model, regression, copied):
     class Counting(ScheduleLogger):
         seen = 0
 
         def on_train_batch_end(self, batch, logs=None):
             self.seen += 1
 
-    logger = Counting(tmp_path)
+    logger = copied(Counting(tmp_path))
     fit(make_model(), regression, [logger])
     assert logger.seen == len(read(tmp_path)[0]["batch_loss"]) == EPOCHS * BATCHES
 
@@ -258,6 +260,18 @@ def test_accumulated_gradients_and_skipped_steps(tmp_path, make_model, regressio
         assert list(scalars["batch_learning_rate"]) == list(range(1, 4 * EPOCHS + 1))
 
 
+def test_a_schedule_of_keras_stands_still_where_a_step_is_skipped(tmp_path, make_model, regression):
+    x, y = (part[:64].copy() for part in regression)
+    x[17] = np.nan  # the second of four batches
+    cosine = keras.optimizers.schedules.CosineDecay(0.01, 4 * EPOCHS)
+    model = make_model()
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(cosine)), loss="mse")
+    fit(model, (x, y), [ScheduleLogger(tmp_path)])
+    scalars, _ = read(tmp_path)
+    shown = [rate for step, rate in scalars["batch_learning_rate"].items() if step % 4 != 2]
+    np.testing.assert_allclose(shown, [float(cosine(step)) for step in range(3 * EPOCHS)], 1e-5)
+
+
 @pytest.mark.parametrize("update_every", [1, 3])
 def test_rates_of_a_rule_in_the_optimizer(tmp_path, make_model, regression, update_every):
     """After a step its variable holds the rate of the next one."""
@@ -304,6 +318,19 @@ def test_bad_update_every():
         ScheduleLogger("logs", update_every=0)
     with pytest.raises(ValueError, match=r"`update_every` must be one of \('epoch',\)"):
         ScheduleLogger("logs", update_every="batch")
+
+
+@pytest.mark.parametrize(
+    "schedule", [GreedyLR(factor=0.5, patience=0, update_every=2), LearnedLR()]
+)
+def test_bfloat16_throughout(tmp_path, make_model, regression, bfloat16, schedule):
+    schedule = copy.copy(schedule)
+    fit(make_model(), regression, [schedule, ScheduleLogger(tmp_path)])
+    scalars, _ = read(tmp_path)
+    for tag in ("batch_learning_rate", "batch_loss"):
+        values = list(scalars[tag].values())
+        assert len(values) == EPOCHS * BATCHES and np.isfinite(values).all()
+    assert len(set(scalars["batch_learning_rate"].values())) > 3
 
 
 @pytest.mark.parametrize("logger_first", [True, False])

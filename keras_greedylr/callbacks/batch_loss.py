@@ -24,7 +24,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_greedylr.callbacks.live_scalar import LiveScalar
+from keras_greedylr.callbacks.live_scalar import JAX, LiveScalar
 from keras_greedylr.callbacks.schedule import single_optimizers
 
 ROUNDING = 2.0**-23  # of a count in single precision
@@ -115,8 +115,7 @@ class BatchLoss:
             told, and how many there were.
         """
         batches = self._advance(reports)
-        # On JAX it may be on its way still; `float` takes three times as long as by way of NumPy.
-        means = [float(np.asarray(logs[monitor])) for _, logs in reports]
+        means = [_number(logs[monitor]) for _, logs in reports]
         count = self._read_count() if monitor == "loss" else None
         if count is None:
             return list(zip(means, batches, strict=True))
@@ -197,3 +196,12 @@ class BatchLoss:
                 self._counter, self._total = count, LiveScalar(self._model, metric.total)
                 return count.read()
         return None
+
+
+def _number(value: Any) -> float:
+    """A scalar of the logs.
+
+    On JAX it may be on its way still, and `float` takes three times as long as by way of NumPy;
+    TensorFlow and PyTorch have no bfloat16 that NumPy could read.
+    """
+    return float(np.asarray(value)) if JAX else float(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -77,6 +78,9 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
     def from_config(cls, config: dict[str, Any]) -> Schedule:
         """Makes a callback from `get_config`."""
         return cls(**config)
+
+    def __copy__(self) -> Schedule:
+        return copied(self)
 
     # The one model.
 
@@ -227,6 +231,11 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
         """Marks the state as that of a `fit` that came to its end."""
         if self._epoch is not None:
             self._save(max(self._saved, default=self._epoch + 1), finished=True)
+
+
+def copied(callback: keras.callbacks.Callback) -> Any:
+    """A copy of a callback, of the same model, that shares nothing else: hooks know their owner."""
+    return copy.deepcopy(callback, {id(callback._model): callback._model})
 
 
 def schedules_beside(callback: keras.callbacks.Callback) -> list[Schedule]:

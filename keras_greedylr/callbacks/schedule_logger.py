@@ -12,7 +12,12 @@ from keras_greedylr.callbacks.batch_ends import add_hook
 from keras_greedylr.callbacks.batch_loss import BatchLoss
 from keras_greedylr.callbacks.event_file import EventFile
 from keras_greedylr.callbacks.live_scalar import LiveScalar
-from keras_greedylr.callbacks.schedule import Decision, schedules_beside, single_optimizers
+from keras_greedylr.callbacks.schedule import (
+    Decision,
+    copied,
+    schedules_beside,
+    single_optimizers,
+)
 from keras_greedylr.validation import check_choice, check_int
 
 CHANGES_PER_CARD = 1_000  # memory stays bounded in the longest epoch
@@ -74,6 +79,9 @@ class ScheduleLogger(keras.callbacks.Callback):
         self.update_every: Any = update_every
         self._events: Any = None
 
+    def __copy__(self) -> ScheduleLogger:
+        return copied(self)
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Opens the event file and finds the schedule."""
         if self._events is not None:  # of a `fit` that was interrupted
@@ -110,20 +118,20 @@ class ScheduleLogger(keras.callbacks.Callback):
             self._written = self._first_step
         self._batch_loss.begin_epoch()
         if self._ahead:
-            self._rate_to_come = self._rate("epoch", epoch, self._first_step)
+            self._rate_to_come = self._rate("epoch", epoch)
 
     def _on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         step = self._step(batch)
         if step - self._written >= self.update_every:
             self._written = step
-            rate = self._rate_to_come if self._ahead else self._rate("batch", batch, step)
+            rate = self._rate_to_come if self._ahead else self._rate("batch", batch)
             self._events.scalar("batch_learning_rate", rate, step)
             if logs and "loss" in logs:
                 [(loss, _)] = self._batch_loss.take([(batch, logs)])
                 if loss is not None:
                     self._events.scalar("batch_loss", loss, step)
         if self._ahead and step + self._together - self._written >= self.update_every:
-            self._rate_to_come = self._rate("batch", batch, step)
+            self._rate_to_come = self._rate("batch", batch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes what belongs to the epoch and flushes."""
@@ -131,7 +139,7 @@ class ScheduleLogger(keras.callbacks.Callback):
             self._schedule.catch_up()
         rate = (logs or {}).get("learning_rate")
         if rate is None:
-            rate = self._rate("epoch", epoch, int(self._trained.read()))
+            rate = self._rate("epoch", epoch)
         self._events.scalar("epoch_learning_rate", rate, epoch)
         last = self._decision
         if self.update_every == "epoch" and last is not None and self._by_batches:
@@ -193,7 +201,7 @@ class ScheduleLogger(keras.callbacks.Callback):
         # A restored model goes on where its counter stands, which leaves out skipped steps.
         return max(int(self._trained.read()), self._step_now)
 
-    def _rate(self, unit: str, position: int, step: int) -> float:
+    def _rate(self, unit: str, position: int) -> float:
         """The rate in force before anything was decided at this position."""
         if self._decided_at == (unit, position, self._epoch):
             return self._rate_before
@@ -203,7 +211,9 @@ class ScheduleLogger(keras.callbacks.Callback):
         if isinstance(rate, keras.Variable):
             return LiveScalar(self._model, rate).read()
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            return float(keras.ops.convert_to_numpy(rate(max(step - 1, 0))))
+            # Of steps that loss scaling skipped the optimizer's count knows, ours does not.
+            done = int(self._trained.read())
+            return float(keras.ops.convert_to_numpy(rate(max(done - 1, 0))))
         return float(rate())
 
     def _configuration(self) -> str:

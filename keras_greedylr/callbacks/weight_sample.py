@@ -42,7 +42,10 @@ class WeightSample:
         variables = model.trainable_variables
         parts = [
             keras.ops.convert_to_numpy(
-                keras.ops.take(keras.ops.reshape(variables[index].value, (-1,)), inside)
+                keras.ops.take(
+                    keras.ops.reshape(variables[index].value, (-1,)),
+                    keras.ops.convert_to_tensor(inside, str(inside.dtype)),  # else of `floatx`
+                )
             )
             for index, inside in self._places
         ]
