@@ -175,16 +175,15 @@ def _add_find_lr(commands: Any) -> None:
 
 
 def _find_lr(arguments: argparse.Namespace) -> int:
-    from keras_greedylr.compare.data import fit_arguments
+    from keras_greedylr.compare.data import fit_arguments, without_validation
     from keras_greedylr.compare.pictures import draw_range_test
     from keras_greedylr.find_lr import find_lr
 
     source = _source(arguments)
     data = fit_arguments(source.data, _given(arguments.batch_size, source.batch_size))
-    trained = {name: value for name, value in data.items() if not name.startswith("validation")}
     limits = {name: getattr(arguments, name) for name in ("min_lr", "max_lr", "steps")}
     keras.utils.set_random_seed(0)
-    test = find_lr(source.build_model(), **trained, **limits)
+    test = find_lr(source.build_model(), **without_validation(data), **limits)
     draw_range_test(test, arguments.out / "find-lr.png")
     numbers = {
         name: value.tolist() if hasattr(value, "tolist") else value
@@ -220,7 +219,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--problem", help="one that comes with the package, such as digits-cnn")
     what.add_argument("--model", help="FILE.py:FUNCTION that returns a compiled model")
     parser.add_argument("--data", help="FILE.py:FUNCTION that returns (x, y, x_val, y_val)")
-    parser.add_argument("--batch-size", type=int, help="default: the problem's, or 32")
+    parser.add_argument(
+        "--batch-size", type=int,
+        help="of arrays that come without one of their own (default: the problem's, or 32)",
+    )  # fmt: skip
 
 
 def _source(arguments: argparse.Namespace) -> Source:

@@ -17,6 +17,7 @@ from keras_greedylr.validation import check_float, check_int
 
 SMOOTHING = 0.9  # decay of the losses' average
 BLOWN_UP = 4.0  # the test ends where the average is so many times its lowest value
+NOT_OURS = {"epochs", "initial_epoch", "validation_data", "validation_split", "verbose"}
 MARGIN = 10.0  # the suggestion is so many times below the rate of the lowest average
 
 
@@ -79,8 +80,8 @@ def find_lr(
         A `RangeTest`.
 
     Raises:
-        ValueError: if an argument is out of its range, the optimizer has a
-            `LearningRateSchedule`, or no batch had a finite loss.
+        ValueError: if the model is not compiled, an argument is out of its range,
+            the optimizer has a `LearningRateSchedule`, or no batch had a finite loss.
 
     Reference:
         [Smith, 2017](https://arxiv.org/abs/1506.01186), section 3.3.
@@ -88,10 +89,12 @@ def find_lr(
     check_float("min_lr", min_lr, above=0.0)
     check_float("max_lr", max_lr, above=min_lr)
     check_int("steps", steps, least=3)
-    if wrong := {"epochs", "validation_data", "validation_split", "verbose"} & set(fit_arguments):
+    if wrong := NOT_OURS & set(fit_arguments):
         raise ValueError(
             f"A range test has no epochs, no validation and no output. Received: {sorted(wrong)}"
         )
+    if not isinstance(model, keras.Model) or not model.compiled:
+        raise ValueError(f"`model` must be a compiled keras.Model. Received: model={model!r}")
     ramp = _Ramp(min_lr, max_lr, steps)
     callbacks = [*keras.tree.flatten(fit_arguments.pop("callbacks", None) or []), ramp]
     _build(model, x)

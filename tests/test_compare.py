@@ -227,6 +227,8 @@ WRONG = {
     "an iterator": ({"data": {"x": iter([DATA])}}, "Received: x is a list_iterator"),
     "another": ({"data": {"x": X, "y": Y, "validation_data": iter([DATA])}}, "validation_data is"),
     "keys": ({"data": {"x": X, "epochs": 3}}, "of which wrong or missing are"),
+    "epochs": ({"data": {"x": X, "initial_epoch": 3}}, "are ['initial_epoch']"),
+    "batches": ({"data": {"x": X, "batch_size": 0}}, "`batch_size` must be an integer >= 1"),
     "no argument of fit": ({"data": {"x": X, "yy": Y}}, "are ['yy']"),
     "a dataset's targets": ({"data": (object(), object())}, "must hold a dataset as a dict"),
     "one rate": ({"rates": 0.1}, "`rates` must be a list of numbers. Received: rates=0.1"),
@@ -248,6 +250,7 @@ def test_the_length_of_an_epoch():
         ({"x": [X, X], "batch_size": 8, "validation_split": 0.25}, 6),
         ({"x": iter([]), "steps_per_epoch": 5}, 5),
         ({"x": [X] * 2, "batch_size": 60}, 1),
+        (fit_arguments({"x": X, "batch_size": None}, 8), 8),
     ]
     assert [steps_per_epoch(arguments) for arguments, _ in lengths] == [n for _, n in lengths]
     with pytest.raises(ValueError, match="steps_per_epoch"):

@@ -140,6 +140,9 @@ WRONG = {
     "max_lr": ({"max_lr": 1e-9}, "`max_lr` must be"),
     "steps": ({"steps": 2}, "`steps` must be an integer >= 3"),
     "validation": ({"validation_split": 0.5}, "has no epochs, no validation"),
+    "epochs": ({"initial_epoch": 5}, "has no epochs"),
+    "no model": ({"model": None}, "`model` must be a compiled keras.Model. Received: model=None"),
+    "not compiled": ({"model": keras.Sequential()}, "must be a compiled .* model=<Sequential"),
     "hopeless": (
         {"min_lr": 1e30, "max_lr": 1e31},
         "There was a loss at 1 rate only",
@@ -151,7 +154,7 @@ WRONG = {
 def test_errors_say_what_was_wrong(case):
     arguments, reason = WRONG[case]
     with pytest.raises(ValueError, match=reason):
-        find_lr(build(), X, Y, batch_size=8, **arguments)
+        find_lr(**{"model": build(), "x": X, "y": Y, "batch_size": 8, **arguments})
 
 
 def test_a_schedule_in_the_optimizer_is_refused():
@@ -203,3 +206,40 @@ def test_the_command_says_what_to_doubt(tmp_path, capsys):
     assert "blew up" not in said
     assert main([*command, "--min-lr", "1e-3", "--max-lr", "1e9"]) == 0
     assert ", where the loss blew up." in capsys.readouterr().out
+
+
+@pytest.fixture
+def own_model(tmp_path):
+    """Options of the command for a model in a file, on data in arrays."""
+    (tmp_path / "mine.py").write_text(
+        "import keras, numpy as np\n"
+        "def model():\n"
+        "    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])\n"
+        "    model.compile(keras.optimizers.SGD(0.01), loss='mse')\n"
+        "    return model\n"
+        "def data():\n"
+        "    x = np.ones((80, 1), 'float32')\n"
+        "    y = np.repeat([[0.0], [1e6]], [60, 20], axis=0).astype('float32')\n"
+        "    return {'x': x, 'y': y, 'validation_split': 0.25}\n"
+    )
+    file = tmp_path / "mine.py"
+    return ["--model", f"{file}:model", "--data", f"{file}:data", "--out", str(tmp_path)]
+
+
+def test_the_command_does_not_train_on_what_validates(own_model, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert main(["find-lr", *own_model, "--steps", "20", "--batch-size", "20"]) == 0
+    losses = json.loads((tmp_path / "find-lr.json").read_text())["losses"]
+    assert max(losses[:10]) < 100.0  # those that validate lose 1e12
+
+
+@pytest.mark.parametrize("command", ["find-lr", "compare"])
+@pytest.mark.parametrize("size", ["0", "-5"])
+def test_the_command_refuses_a_batch_without_samples(own_model, command, size, capsys):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("scipy")
+    pytest.importorskip("rich")
+    assert main([command, *own_model, "--batch-size", size]) == 2
+    assert f"`batch_size` must be an integer >= 1. Received: batch_size={size}" in (
+        capsys.readouterr().err
+    )

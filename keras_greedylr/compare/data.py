@@ -10,7 +10,10 @@ from typing import Any
 
 import keras
 
-OURS = {"epochs", "callbacks", "verbose", "validation_freq"}  # arguments that `compare` gives
+from keras_greedylr.validation import check_int
+
+# Arguments that `compare` gives, or counts on.
+OURS = {"epochs", "initial_epoch", "callbacks", "verbose", "validation_freq"}
 
 
 def fit_arguments(data: Any, batch_size: int) -> dict[str, Any]:
@@ -48,7 +51,9 @@ def fit_arguments(data: Any, batch_size: int) -> dict[str, Any]:
         shape = tuple(_first(arguments["x"]).shape)
         if 0 in shape[:1]:
             raise ValueError(f"`data` must hold samples. Received: x of shape {shape}")
-        arguments.setdefault("batch_size", batch_size)
+        if arguments.get("batch_size") is None:
+            arguments["batch_size"] = batch_size
+        check_int("batch_size", arguments["batch_size"], least=1)
     elif arguments.get("y") is not None:
         raise ValueError(
             "`data` must hold a dataset as a dict, for it has its own targets: {'x': dataset, "
@@ -56,6 +61,18 @@ def fit_arguments(data: Any, batch_size: int) -> dict[str, Any]:
             f"Received: x is a {type(arguments['x']).__name__}, y a {type(arguments['y']).__name__}"
         )
     return arguments
+
+
+def without_validation(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Returns arguments of `fit` that train on the same samples and validate on none."""
+    kept = {name: value for name, value in arguments.items() if not name.startswith("validation")}
+    if split := arguments.get("validation_split"):  # `fit` takes the validation from the end
+        count = math.floor(_first(arguments["x"]).shape[0] * (1.0 - split))
+        for name in {"x", "y", "sample_weight"} & set(kept):
+            kept[name] = keras.tree.map_structure(
+                lambda part: None if part is None else part[:count], kept[name]
+            )
+    return kept
 
 
 def is_validated(arguments: dict[str, Any]) -> bool:
