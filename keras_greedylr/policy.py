@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,12 +51,13 @@ class Policy(NamedTuple):
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         """Returns the actions [B] float32 in [-1, 1] for observations [B, n] float32."""
         expected = len(observation.NAMES)
+        observations = np.asarray(observations, np.float32)
         if observations.ndim != 2 or observations.shape[1] != expected:
             raise ValueError(
                 f"A policy takes observations of shape [B, {expected}]. "
                 f"Received: shape {list(observations.shape)}"
             )
-        return self.act(np.asarray(observations, np.float32))
+        return self.act(observations)
 
     def __reduce__(self) -> tuple[Callable[..., Policy], tuple[str | Path, str]]:
         """A program cannot be pickled: its copy is loaded from where it lies."""
@@ -85,6 +87,8 @@ def load_policy(name: str | Path = "default", runtime: str = "auto") -> Policy:
             message names the file and the reason.
     """
     check_choice("runtime", runtime, RUNTIMES)
+    if not isinstance(name, str | os.PathLike):
+        raise ValueError(f"A policy is a folder or the name of a shipped one. Received: {name!r}")
     # Only a bare name: a path may lead to a folder of the user's that is called the same.
     shipped = isinstance(name, str) and name in {path.name for path in SHIPPED.iterdir()}
     folder = SHIPPED / name if shipped else Path(name)

@@ -92,7 +92,7 @@ def read_states(path: str | os.PathLike, config: dict[str, Any]) -> SavedStates 
         raise _damaged(path, str(error)) from error
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(content, dict) or "format" not in content:
         raise _damaged(path, "it has no `format`")
@@ -110,13 +110,17 @@ def read_states(path: str | os.PathLike, config: dict[str, Any]) -> SavedStates 
             "with, or delete the file to start the schedule afresh."
         )
     epochs = content["epochs"]
-    if not isinstance(epochs, dict) or not epochs or not all(key.isdecimal() for key in epochs):
+    if not isinstance(epochs, dict) or not epochs or not all(map(_is_epoch, epochs)):
         raise _damaged(path, "it holds no epochs")
     if not all(isinstance(state, dict) for state in epochs.values()):
         raise _damaged(path, "it holds what is no state")
     if not isinstance(content["finished"], bool):
         raise _damaged(path, f"`finished` is {content['finished']!r}")
     return SavedStates(content["finished"], {int(key): epochs[key] for key in epochs})
+
+
+def _is_epoch(key: str) -> bool:
+    return key.isdecimal() and len(key) < 19  # longer ones Python may refuse to read
 
 
 def _damaged(path: str | os.PathLike, why: str) -> ValueError:

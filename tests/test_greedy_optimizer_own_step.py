@@ -68,6 +68,11 @@ def test_under_a_train_step_of_ones_own():
     np.testing.assert_allclose(probe.batches, expected, rtol=TOLERANCE)
 
 
+def test_it_says_that_it_has_no_variables():
+    with pytest.raises(ValueError, match="Received: trainable_variables=None"):
+        greedy().apply([keras.ops.ones(1)])
+
+
 def test_it_says_that_no_loss_came(dtype_policy):
     class NoLoss(OwnStep):
         scales = False

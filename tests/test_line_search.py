@@ -137,6 +137,22 @@ def test_line_search_knows_the_outputs_by_name(regression):
     assert losses[-1] < losses[0]
 
 
+def test_metrics_are_masked_as_they_are_without_it():
+    x, y = np.array([[1, 2, 0, 0], [3, 4, 1, 0]]), np.ones((2, 4, 1))
+    histories = []
+    for wrap, optimizer in (
+        (lambda model: model, keras.optimizers.SGD(1e-20)),
+        (LineSearchModel, ArmijoLineSearch(1e-20)),
+    ):
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Embedding(5, 3, mask_zero=True), keras.layers.Dense(1)]
+        model = wrap(keras.Sequential([keras.Input((4,), dtype="int32"), *layers]))
+        model.compile(optimizer, "mse", metrics=["mse"], jit_compile=False)
+        histories.append(model.fit(x, y, verbose=0).history)
+    for name, values in histories[0].items():
+        np.testing.assert_allclose(histories[1][name], values, rtol=1e-5)
+
+
 def test_a_wrapped_model_takes_weights_before_it_is_called(make_model, regression, tmp_path):
     first, second = (LineSearchModel(make_model()) for _ in range(2))
     first.compile(ArmijoLineSearch(), loss="mse")

@@ -154,6 +154,44 @@ def test_what_is_left_out_of_the_decay_is_left_out_inside(wrap):
     assert values == [pytest.approx(0.95), 1.0]
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        HypergradientDescent,
+        lambda inner: GreedyOptimizer(inner, GreedyRule()),
+        lambda inner: GreedyOptimizer(
+            keras.optimizers.LossScaleOptimizer(inner), GreedyRule(patience=2)
+        ),
+    ],
+    ids=["hypergradient", "greedy", "greedy and loss scaling"],
+)
+def test_weights_are_set_inside_as_well(wrap, make_model, regression):
+    optimizers = []
+    for _ in range(2):
+        model = make_model()
+        model.compile(wrap(keras.optimizers.Adam(0.01)), loss="mse")
+        optimizers.append(model.optimizer)
+        if len(optimizers) == 1:
+            model.fit(*regression, epochs=1, verbose=0)
+        else:
+            model.optimizer.build(model.trainable_variables)
+    weights = [ops.convert_to_numpy(variable) for variable in optimizers[0].variables]
+    optimizers[1].set_weights(weights)
+    for variable, weight in zip(optimizers[1].variables, weights, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(variable), weight)
+    with pytest.raises(ValueError, match=r"argument 2 is shorter|shorter than"):
+        optimizers[1].set_weights(weights[:-1])
+
+
+@pytest.mark.parametrize("make", [Prodigy, ScheduleFreeAdamW])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_weights_in_half_precision_are_refused(make, dtype):
+    weight = keras.Variable([1.0], dtype=dtype, name="small")
+    message = rf"^{make.__name__} cannot keep .* 'mixed_bfloat16'. Received: small \({dtype}\)$"
+    with pytest.raises(ValueError, match=message):
+        make().build([weight])
+
+
 @pytest.mark.parametrize("optimizer", [ArmijoLineSearch, HypergradientDescent])
 def test_callbacks_that_set_the_rate_are_refused_beside(optimizer):
     model = LineSearchModel(keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]))
@@ -181,6 +219,7 @@ def test_and_inside_loss_scaling():
         (lambda: ScheduleFreeAdamW(beta_1=0.0), "beta_1=0.0"),
         (lambda: ScheduleFreeAdamW(weight_decay=-0.1), "weight_decay=-0.1"),
         (lambda: Prodigy(d0=0.0), "d0=0.0"),
+        (lambda: Prodigy(beta_2=0.0), "beta_2=0.0"),
         (lambda: Prodigy(growth_rate=0.9), "growth_rate=0.9"),
         (lambda: Prodigy(beta_3=1.0), "beta_3=1.0"),
         (lambda: HypergradientDescent("sgd"), "one of SGD, Adam.*inner_optimizer='sgd'"),

@@ -125,5 +125,7 @@ def test_unknown_names():
         load_policy("no such policy")
     with pytest.raises(ValueError, match="`runtime` must be one of"):
         load_policy(runtime="jax")
+    with pytest.raises(ValueError, match=r"the name of a shipped one\. Received: 3"):
+        load_policy(3)
     with pytest.raises(ValueError, match=rf"shape \[B, {WIDTH}\]. Received: shape \[3\]"):
-        load_policy(runtime="numpy")(np.zeros(3, np.float32))
+        load_policy(runtime="numpy")([0.0] * 3)

@@ -24,7 +24,7 @@ from keras.optimizers import LossScaleOptimizer
 
 from keras_greedylr.optimizers.device_rule import DeviceRule
 from keras_greedylr.optimizers.recorded import Recorded
-from keras_greedylr.optimizers.scalars import add_scalar, select, to_rate
+from keras_greedylr.optimizers.scalars import add_scalar, select, set_weights, to_rate
 from keras_greedylr.rule import GreedyRule, GreedyState
 
 MOST_KEPT = 256  # losses on a host that the rule has not seen
@@ -167,6 +167,10 @@ class GreedyOptimizer(LossScaleOptimizer):
         self._catch_up()
         return _array(self._vector).tolist()
 
+    def set_weights(self, weights: list[Any]) -> None:
+        """Sets the variables, in the order of `variables`."""
+        set_weights(self, weights)
+
     def build(self, variables: list[keras.Variable]) -> None:
         """Creates the inner optimizer's variables."""
         if self.built:
@@ -193,9 +197,15 @@ class GreedyOptimizer(LossScaleOptimizer):
         """Takes a step and has the rule look at its loss.
 
         Raises:
-            ValueError: if `scale_loss` was not called since the last step.
+            ValueError: if `scale_loss` was not called since the last step, or there are no
+                variables to build the optimizer for.
         """
         if not self.built:
+            if trainable_variables is None:
+                raise ValueError(
+                    "Before it is built, GreedyOptimizer has to be given variables with the "
+                    "gradients. Received: trainable_variables=None"
+                )
             with keras.name_scope(self.name, caller=self):
                 self.build(list(trainable_variables))
         loss, before = self._take_loss(), self._taken()

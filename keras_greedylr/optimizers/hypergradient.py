@@ -19,7 +19,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_greedylr.optimizers.scalars import add_scalar, constant, to_rate
+from keras_greedylr.optimizers.scalars import add_scalar, constant, set_weights, to_rate
 from keras_greedylr.optimizers.two_pass import TwoPassOptimizer
 from keras_greedylr.validation import check_choice, check_float
 
@@ -137,6 +137,10 @@ class HypergradientDescent(TwoPassOptimizer):
     def variables(self) -> list[keras.Variable]:
         """The optimizer's variables and the inner optimizer's."""
         return self._variables + self.inner_optimizer.variables
+
+    def set_weights(self, weights: list[Any]) -> None:
+        """Sets the variables, in the order of `variables`."""
+        set_weights(self, weights)
 
     def build(self, variables: list[keras.Variable]) -> None:
         """Creates the optimizer's variables and the inner optimizer's."""

@@ -176,12 +176,23 @@ def _value_and_gradients(
         gradients = [
             torch.zeros_like(w) if g is None else g for w, g in zip(leaves, gradients, strict=True)
         ]
-        detach = lambda t: t.detach() if isinstance(t, torch.Tensor) else t  # noqa: E731
-        return loss.detach(), keras.tree.map_structure(detach, extra), gradients
+        return loss.detach(), keras.tree.map_structure(_detached, extra), gradients
     raise RuntimeError(
         "LineSearchModel takes gradients on TensorFlow, JAX and PyTorch. Received: Keras on the "
         f"backend '{backend}'"
     )
+
+
+def _detached(value: Any) -> Any:
+    """A tensor of PyTorch without its graph, but with the mask Keras keeps on it."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return value
+    detached = value.detach()
+    if (mask := getattr(value, "_keras_mask", None)) is not None:
+        detached._keras_mask = mask
+    return detached
 
 
 def _no_gradients() -> Any:

@@ -12,7 +12,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_greedylr.optimizers.scalars import add_scalar, constant, maximum, minimum
+from keras_greedylr.optimizers.scalars import (
+    add_scalar,
+    constant,
+    maximum,
+    minimum,
+    refuse_half_precision,
+)
 from keras_greedylr.optimizers.two_pass import TwoPassOptimizer
 from keras_greedylr.validation import check_float, check_int
 
@@ -46,7 +52,7 @@ class Prodigy(TwoPassOptimizer):
             before the estimate, best left at 1.0 or given a schedule that
             starts there.
         beta_1: Float in [0, 1). Decay of the average of gradients.
-        beta_2: Float in [0, 1). Decay of the average of squared gradients.
+        beta_2: Float in (0, 1). Decay of the average of squared gradients.
         beta_3: Float in [0, 1), decay of the averages behind the estimate, or
             `None` for `sqrt(beta_2)`.
         epsilon: Float > 0. Keeps the division finite.
@@ -66,7 +72,7 @@ class Prodigy(TwoPassOptimizer):
         **kwargs: Those of every Keras optimizer.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of its range, or a weight is kept in half precision.
 
     Reference:
         [Mishchenko and Defazio, 2023](https://arxiv.org/abs/2306.06101).
@@ -91,7 +97,7 @@ class Prodigy(TwoPassOptimizer):
         **kwargs: Any,
     ):
         check_float("beta_1", beta_1, least=0.0, below=1.0)
-        check_float("beta_2", beta_2, least=0.0, below=1.0)
+        check_float("beta_2", beta_2, above=0.0, below=1.0)
         if beta_3 is not None:
             check_float("beta_3", beta_3, least=0.0, below=1.0)
         check_float("epsilon", epsilon, above=0.0)
@@ -123,6 +129,7 @@ class Prodigy(TwoPassOptimizer):
         """Creates the optimizer's variables: four for each weight, and the estimate's."""
         if self.built:
             return
+        refuse_half_precision(self, variables)
         super().build(variables)
         self._momentums, self._velocities = self.add_optimizer_variables(
             variables, ["momentum", "velocity"]

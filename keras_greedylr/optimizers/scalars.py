@@ -30,6 +30,25 @@ def add_scalar(optimizer: keras.optimizers.Optimizer, name: str, value: float = 
     )
 
 
+def set_weights(optimizer: Any, weights: list[Any]) -> None:
+    """Sets the variables of an optimizer around another one: Keras sets its own and no more."""
+    own = len(optimizer._variables)
+    keras.optimizers.Optimizer.set_weights(optimizer, weights[:own])
+    for variable, weight in zip(optimizer.variables[own:], weights[own:], strict=True):
+        variable.assign(weight)
+
+
+def refuse_half_precision(optimizer: Any, variables: list[keras.Variable]) -> None:
+    """Raises for variables in which small numbers, or those near one, would be rounded away."""
+    half = [f"{v.path} ({v.dtype})" for v in variables if v.dtype in ("float16", "bfloat16")]
+    if half:
+        raise ValueError(
+            f"{type(optimizer).__name__} cannot keep its averages in half precision. Keep the "
+            "variables in float32, for example by the dtype policy 'mixed_bfloat16'. Received: "
+            + ", ".join(half)
+        )
+
+
 def to_rate(value: Any) -> float:
     """A learning rate, also one in a tensor, as a Python number.
 

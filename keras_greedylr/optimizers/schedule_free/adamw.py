@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_greedylr.optimizers.scalars import constant, dense
+from keras_greedylr.optimizers.scalars import constant, dense, refuse_half_precision
 from keras_greedylr.optimizers.schedule_free.base import ScheduleFree
 from keras_greedylr.validation import check_float
 
@@ -48,7 +48,7 @@ class ScheduleFreeAdamW(ScheduleFree):
         **kwargs: Those of every Keras optimizer, but `use_ema`.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of its range, or a weight is kept in half precision.
 
     Reference:
         [Defazio et al., 2024](https://arxiv.org/abs/2405.15682).
@@ -85,6 +85,7 @@ class ScheduleFreeAdamW(ScheduleFree):
         """Creates the optimizer's variables: two for each weight, and four scalars."""
         if self.built:
             return
+        refuse_half_precision(self, variables)
         super().build(variables)
         self._velocities = self.add_optimizer_variables(variables, "velocity")
 
