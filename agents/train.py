@@ -51,7 +51,7 @@ class Config:
 
     problems: str = "nmf,networks"
     seed: int = 0
-    runs: int = 2112
+    runs: int = 2208
     copies: int = 4
     iterations: int = 90
     epochs: int = 15

@@ -24,11 +24,11 @@ from typing import Any, NamedTuple
 
 Array = Any  # whatever `xp` calls an array
 
-VERSION = 4  # of everything in this module a policy depends on; any change of meaning is a new one
+VERSION = 5  # of everything in this module a policy depends on; any change of meaning is a new one
 DECISIONS = 40  # intervals a run is cut into
 STRIDE = 3.0  # log2: the most one action moves the multiplier; a|a| keeps small actions fine
 START = -7.0  # log2 of the first interval's rate against the initial rate
-UNDER_BOUND = 0.25  # the initial rate's part of a stability bound
+UNDER_BOUND = 1 / 16  # the initial rate's part of a stability bound; noise may forbid a quarter
 NO_BOUND = 1e30  # stands for infinity, which JSON does not have
 MAX_RISE = 2.0**14  # default bounds of the rate, as multiples of the initial one
 MIN_FALL = 2.0**-20

@@ -165,18 +165,20 @@ def test_a_run_under_a_bound_begins_at_a_part_of_it():
     interval = Interval(one, one, one, one * f32(0.1), one, one, one)
     for limit in (None, bound / 4):  # the limit itself may move
         moved, _ = observation.observe(np, history, interval, limit)
-        _, rate = observation.apply_action(np, moved, one)
+        for _ in range(2):
+            moved, rate = observation.apply_action(np, moved, one)
         np.testing.assert_allclose(rate[:2], bound[:2] if limit is None else limit[:2], rtol=1e-6)
 
 
 def test_above_a_bound_the_rate_winds_up_by_what_one_cut_undoes():
     history = observation.init(np, f32([0.1]), bound=f32([2.0]))
-    for action, expected in ((1, 2.0), (1, 2.0), (1, 2.0), (-1, 2.0), (-1, 2.0 / 2**3), (1, 2.0)):
+    steps = ((1, 1.0), *[(1, 2.0)] * 3, (-1, 2.0), (-1, 2.0 / 2**3), (1, 2.0))
+    for action, expected in steps:
         history, rate = observation.apply_action(np, history, f32([action]))
         assert rate[0] == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("bound, actions, expected", [(np.inf, 1, 0), (2.0, 0, 2), (2.0, 9, -3)])
+@pytest.mark.parametrize("bound, actions, expected", [(np.inf, 1, 0), (2.0, 0, 4), (2.0, 9, -3)])
 def test_the_room_under_the_bound_is_seen(bound, actions, expected):
     history = observation.init(np, f32([0.1]), bound=f32([bound]))
     for _ in range(actions):
