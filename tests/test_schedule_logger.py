@@ -11,50 +11,13 @@ import textwrap
 import keras
 import numpy as np
 import pytest
+from event_files import BATCHES, EPOCHS, BatchRates, fit, read
 from helpers import NEVER, Spy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from keras_greedylr import GreedyLR, GreedyRule, LearnedLR, ScheduleLogger
-from keras_greedylr.optimizers import GreedyOptimizer
+from keras_greedylr import GreedyLR, LearnedLR, ScheduleLogger
 
-EPOCHS = 3
-BATCHES = 13  # 203 samples in batches of 16
 COUNTERS = {"good", "bad", "cooldown_left", "warmup_left", "floor_cuts"}
-
-
-def read(log_dir):
-    events = EventAccumulator(str(log_dir / "train"), size_guidance={"scalars": 0, "tensors": 0})
-    events.Reload()
-    scalars = {
-        tag: {event.step: event.value for event in events.Scalars(tag)}
-        for tag in events.Tags()["scalars"]
-    }
-    texts = {
-        tag: {
-            event.step: event.tensor_proto.string_val[0].decode() for event in events.Tensors(tag)
-        }
-        for tag in events.Tags()["tensors"]
-    }
-    return scalars, texts
-
-
-class BatchRates(keras.callbacks.Callback):
-    """The rate each batch was trained with, read the plain way."""
-
-    def __init__(self):
-        super().__init__()
-        self.rates = []
-
-    def on_train_batch_begin(self, batch, logs=None):
-        rate = self.model.optimizer.learning_rate.value
-        self.rates.append(float(keras.ops.convert_to_numpy(rate)))
-
-
-def fit(model, data, callbacks, **arguments):
-    return model.fit(
-        *data, batch_size=16, epochs=EPOCHS, shuffle=False, verbose=0, callbacks=callbacks,
-        **arguments,
-    )  # fmt: skip
 
 
 def expected_losses(model, data):
@@ -184,31 +147,6 @@ def test_a_subclass_may_have_a_hook_of_its_own(tmp_path, make_model, regression,
     assert logger.seen == len(read(tmp_path)[0]["batch_loss"]) == EPOCHS * BATCHES
 
 
-@pytest.mark.parametrize("update_every", [1, "epoch"])
-def test_schedules_of_keras(tmp_path, make_model, regression, update_every):
-    cosine = keras.optimizers.schedules.CosineDecay(0.01, EPOCHS * BATCHES)
-    fit(make_model(cosine), regression, [ScheduleLogger(tmp_path, update_every=update_every)])
-    scalars, texts = read(tmp_path)
-    rates = [float(cosine(step)) for step in range(EPOCHS * BATCHES)]
-    np.testing.assert_allclose(
-        list(scalars["epoch_learning_rate"].values()), rates[BATCHES - 1 :: BATCHES], rtol=1e-5
-    )
-    if update_every == 1:
-        np.testing.assert_allclose(list(scalars["batch_learning_rate"].values()), rates, rtol=1e-5)
-    assert "CosineDecay" in texts["schedule/configuration"][0]
-
-
-def test_the_card_shows_the_rule_in_the_optimizer(tmp_path, make_model, regression, dtype_policy):
-    dtype_policy("mixed_float16")  # loss scaling stands between
-    model = make_model()
-    inner = keras.optimizers.SGD(0.01, momentum=0.5)
-    model.compile(GreedyOptimizer(inner, GreedyRule(patience=7)), loss="mse")
-    fit(model, regression, [ScheduleLogger(tmp_path, update_every="epoch")])
-    card = read(tmp_path)[1]["schedule/configuration"][0]
-    assert card.startswith("**GreedyOptimizer of LossScaleOptimizer of SGD**")
-    assert "| patience | 7 |" in card and "| SGD.momentum | 0.5 |" in card
-
-
 def test_a_second_fit_goes_on_counting(tmp_path, make_model, regression):
     model = make_model()
     for run in range(2):
@@ -243,45 +181,6 @@ def test_several_steps_per_execution_and_an_unknown_length(tmp_path, make_model,
     losses = expected_losses(make_model(), data)
     groups = [losses[:4], losses[4:9], losses[9:14]]
     np.testing.assert_allclose(spy.looked, [np.mean(group) for group in groups], rtol=1e-3)
-
-
-def test_accumulated_gradients_and_skipped_steps(tmp_path, make_model, regression):
-    """A step is a batch, whatever the optimizer makes of it."""
-    x, y = (part[:64] for part in regression)
-    spoilt = x.copy()
-    spoilt[17] = np.nan
-    accumulating = keras.optimizers.SGD(0.01, gradient_accumulation_steps=2)
-    skipping = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01))
-    for name, optimizer, data in (("one", accumulating, x), ("two", skipping, spoilt)):
-        model = make_model()
-        model.compile(optimizer, loss="mse")
-        fit(model, (data, y), [GreedyLR(update_every=2), ScheduleLogger(tmp_path / name)])
-        scalars, _ = read(tmp_path / name)
-        assert list(scalars["batch_learning_rate"]) == list(range(1, 4 * EPOCHS + 1))
-
-
-def test_a_schedule_of_keras_stands_still_where_a_step_is_skipped(tmp_path, make_model, regression):
-    x, y = (part[:64].copy() for part in regression)
-    x[17] = np.nan  # the second of four batches
-    cosine = keras.optimizers.schedules.CosineDecay(0.01, 4 * EPOCHS)
-    model = make_model()
-    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(cosine)), loss="mse")
-    fit(model, (x, y), [ScheduleLogger(tmp_path)])
-    scalars, _ = read(tmp_path)
-    shown = [rate for step, rate in scalars["batch_learning_rate"].items() if step % 4 != 2]
-    np.testing.assert_allclose(shown, [float(cosine(step)) for step in range(3 * EPOCHS)], 1e-5)
-
-
-@pytest.mark.parametrize("update_every", [1, 3])
-def test_rates_of_a_rule_in_the_optimizer(tmp_path, make_model, regression, update_every):
-    """After a step its variable holds the rate of the next one."""
-    model, rates = make_model(), BatchRates()
-    model.compile(GreedyOptimizer(keras.optimizers.SGD(0.01), GreedyRule(patience=0)), loss="mse")
-    logger = ScheduleLogger(tmp_path, update_every=update_every)
-    fit(model, regression, [rates, logger])
-    shown = read(tmp_path)[0]["batch_learning_rate"]
-    assert len(set(rates.rates)) > 3 and len(shown) == EPOCHS * BATCHES // update_every
-    np.testing.assert_allclose(list(shown.values()), [rates.rates[s - 1] for s in shown], rtol=1e-6)
 
 
 @pytest.mark.parametrize("end", ["interrupt", "kill"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +99,9 @@ class ScheduleLogger(keras.callbacks.Callback):
         self._trained = LiveScalar(self._model, self._optimizer._iterations)
         # A GreedyOptimizer's rate is that of the step to come.
         self._ahead = getattr(self.model.optimizer, "rate_is_next", False)
+        rate = self._optimizer._learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            self._rate_of_step = _compiled(rate, self._model)
         self._together = getattr(self._model, "steps_per_execution", 1) or 1
         self._step_now = 0
         self._decision: Decision | None = None
@@ -213,7 +217,7 @@ class ScheduleLogger(keras.callbacks.Callback):
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
             # Of steps that loss scaling skipped the optimizer's count knows, ours does not.
             done = int(self._trained.read())
-            return float(keras.ops.convert_to_numpy(rate(max(done - 1, 0))))
+            return self._rate_of_step(max(done - 1, 0))
         return float(rate())
 
     def _configuration(self) -> str:
@@ -229,6 +233,22 @@ class ScheduleLogger(keras.callbacks.Callback):
         )
 
 
+def _compiled(schedule: Any, model: keras.Model) -> Callable[[int], float]:
+    """The schedule as a function of numbers: a dozen small operations take longer than a step."""
+    # Compiled as the training step is, which has shown by then that it can be.
+    backend = "eager" if model.run_eagerly else keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        step = tf.TensorSpec((), tf.int64)
+        schedule = tf.function(schedule, input_signature=[step], autograph=False)
+    elif backend == "jax":
+        import jax
+
+        schedule = jax.jit(schedule)
+    return lambda step: float(keras.ops.convert_to_numpy(schedule(step)))
+
+
 def _optimizer_card(optimizer: Any, single: Any) -> tuple[str, dict[str, Any]]:
     """Name and arguments of the optimizer that has the rate, after those of the ones around it."""
     nested = []
@@ -239,7 +259,10 @@ def _optimizer_card(optimizer: Any, single: Any) -> tuple[str, dict[str, Any]]:
     names = [type(part).__name__ for part in nested]
     rows: dict[str, Any] = {}
     for part, prefix in zip(nested, ["", *(f"{name}." for name in names[1:])], strict=True):
-        config = part.get_config()
+        try:
+            config = part.get_config()
+        except NotImplementedError as error:  # a schedule of the user's own may have none
+            config = {"arguments": f"not known: {error}"}
         config.pop("inner_optimizer", None)
         config |= config.pop("rule", {})  # GreedyOptimizer's, shown as GreedyLR's arguments are
         rows |= {prefix + key: value for key, value in config.items()}
