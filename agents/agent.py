@@ -31,7 +31,7 @@ def make_agent(config: Config, environment: ScheduleEnvironment) -> ppo_clip_age
         return normal_projection_network.NormalProjectionNetwork(
             spec,
             init_means_output_factor=0.01,
-            std_bias_initializer_value=math.log(math.expm1(config.deviation)),
+            std_bias_initializer_value=_inverse_softplus(config.deviation),
             std_transform=tf.nn.softplus,
         )
 
@@ -68,6 +68,11 @@ def make_agent(config: Config, environment: ScheduleEnvironment) -> ppo_clip_age
     )
     agent.initialize()
     return agent
+
+
+def _inverse_softplus(value: float) -> float:
+    """log(exp(value) - 1), of large values too."""
+    return value + math.log(-math.expm1(-value))
 
 
 class Explorer(tf_policy.TFPolicy):

@@ -8,13 +8,13 @@ train-agent tune-greedy --out greedy.json
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import shlex
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from rich.console import Console
 
         console = Console(stderr=True)
-        run(make_parser().parse_args(arguments), console)
+        with _plain_errors():
+            run(make_parser().parse_args(arguments), console)
     except (ValueError, OSError) as error:
         _say(console, f"train-agent: {error}", style="red")
         return 2
@@ -53,6 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nStopped. {when_stopped}", file=sys.stderr)
         return 130
     return 0
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Turns TensorFlow's own errors, as of a full disk or memory, into what `main` says."""
+    try:
+        yield
+    except Exception as error:
+        tensorflow = sys.modules.get("tensorflow")
+        if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
+            raise
+        raise ValueError(f"TensorFlow: {error.message}") from error
 
 
 def _train_parser() -> argparse.ArgumentParser:
@@ -141,7 +154,6 @@ def _train(options: argparse.Namespace, console: Console) -> None:
         with console.status("evaluating on the development families") as status:
             outcomes = evaluate.evaluate(acts, FAMILIES["development"][::2], plan, status.update)
         summary = evaluate.summarise(outcomes, "learned")
-        _print(evaluate.markdown(summary))
     export.write_policy(
         options.out,
         layers,
@@ -151,6 +163,8 @@ def _train(options: argparse.Namespace, console: Console) -> None:
         scores=_scores(summary),
     )
     _say(console, f"policy written to {options.out}")
+    if summary is not None:
+        _print(evaluate.markdown(summary))
 
 
 def _given(options: argparse.Namespace) -> list[str]:
@@ -191,11 +205,23 @@ def _evaluate_parser() -> argparse.ArgumentParser:
 
 def _evaluate(options: argparse.Namespace, console: Console) -> None:
     from keras_greedylr.policy import act_with, load_policy
+    from keras_greedylr.whole_file import check_writable, write_whole
     from keras_greedylr_agents import evaluate
     from keras_greedylr_agents.export import untrained_layers
     from keras_greedylr_agents.problems.families import select
 
     policy = load_policy(options.folder, runtime="numpy")
+    if policy.folder in options.out.absolute().parents:
+        raise ValueError(
+            f"A policy with a file that is not its own is refused: write elsewhere than into "
+            f"{policy.folder}. Received: --out {options.out}"
+        )
+    if options.out.name in ("", ".."):
+        raise ValueError(f"`--out` is a name for two files. Received: --out {options.out}")
+    # Not `with_suffix`: what follows a dot may tell one name from another.
+    numbers, table = (options.out.with_name(options.out.name + end) for end in (".json", ".md"))
+    check_writable(numbers)
+    check_writable(table)
     plan = evaluate.Plan(seeds=options.seeds, tuning_seeds=options.tuning_seeds)
     problems = select(options.problems, options.split)
     config = policy.card.get("config") or {}
@@ -211,10 +237,8 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
         )  # fmt: skip
     summary = {**evaluate.summarise(done, "learned"), "split": options.split}
     text = evaluate.markdown(summary)
-    # Not `with_suffix`: what follows a dot may tell one name from another.
-    numbers, table = (options.out.with_name(options.out.name + end) for end in (".json", ".md"))
-    _write(numbers, evaluate.to_json(summary))
-    _write(table, text)
+    write_whole(numbers, evaluate.to_json(summary))
+    write_whole(table, text)
     _print(text)
     _say(console, f"written to {numbers} and {table}")
 
@@ -234,30 +258,18 @@ def _tune_parser() -> argparse.ArgumentParser:
 
 
 def _tune(options: argparse.Namespace, console: Console) -> None:
+    from keras_greedylr.whole_file import check_writable, write_whole
     from keras_greedylr_agents import tune
     from keras_greedylr_agents.problems.families import select
 
     problems = select(options.problems, options.split)
+    check_writable(options.out)
     with console.status("tuning") as status:
         result = tune.tune_greedy(
             problems, options.candidates, options.seeds, options.seed, status.update
         )
-    _write(options.out, tune.to_json(result))
+    write_whole(options.out, tune.to_json(result))
     _print(f"best of {len(result)}: {result[0]}\ndefaults score 1; written to {options.out}\n")
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent, text=True)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def _say(console: Console, text: str, **style: Any) -> None:

@@ -289,7 +289,7 @@ def markdown(summary: dict[str, Any]) -> str:
         "better. 95 % bootstrap intervals in brackets.",
         "",
         "| contestant | validation ratio | median ratio | wins | training ratio | median ratio | "
-        "wins | failures | stuck |",
+        "wins | failures, by validation and training loss | stuck |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, row in summary["table"].items():
@@ -298,7 +298,8 @@ def markdown(summary: dict[str, Any]) -> str:
             cells.append("{:.2f} [{:.2f}, {:.2f}]".format(*row[loss]["ratio"]))
             cells.append(f"{row[loss]['median_ratio']:.2f}")
             cells.append("{:.0%} [{:.0%}, {:.0%}]".format(*row[loss]["win_rate"]))
-        cells += [f"{row['validation']['failures']:.1%}", f"{row['stuck']:.1%}"]
+        failures = ", ".join(f"{row[loss]['failures']:.1%}" for loss in LOSSES)
+        cells += [failures, f"{row['stuck']:.1%}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -95,9 +95,19 @@ def write_policy(folder: Path, layers: Layers, **card: Any) -> None:
 
 def check_target(folder: Path) -> None:
     """Raises ValueError if writing a policy to `folder` would destroy something else."""
-    if folder.exists() and not (folder / CARD).is_file() and not _is_empty(folder):
+    if not folder.exists() or _is_empty(folder):
+        return
+    try:
+        own = set(json.loads((folder / CARD).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, TypeError, KeyError):
         raise ValueError(
-            f"{folder} exists and is not a policy (it has no {CARD}). Choose another folder."
+            f"{folder} exists and is not a policy (it has no {CARD} that lists its files). Choose "
+            "another folder."
+        ) from None
+    if others := sorted(set(file_hashes(folder)) - own):
+        raise ValueError(
+            f"{folder} holds {others[0]}, which is not the policy's and would be lost. Choose "
+            "another folder."
         )
 
 
@@ -141,7 +151,7 @@ def _replace(folder: Path, written: Path) -> None:
         folder.rename(old / "old")
         try:
             written.rename(folder)
-        except OSError:
+        except BaseException:  # Ctrl-C as well
             (old / "old").rename(folder)
             raise
 

@@ -17,7 +17,9 @@ from tf_agents.replay_buffers import tf_uniform_replay_buffer
 from tf_agents.trajectories import trajectory
 
 from keras_greedylr import observation
+from keras_greedylr.policy import is_pattern
 from keras_greedylr.validation import check_float, check_int
+from keras_greedylr.whole_file import write_whole
 from keras_greedylr_agents.agent import Explorer, make_agent
 from keras_greedylr_agents.environment import ScheduleEnvironment
 from keras_greedylr_agents.problems.families import select
@@ -82,7 +84,7 @@ class Config:
         for name in ("learning_rate", "deviation", "clip"):
             check_float(name, getattr(self, name), above=0.0)
         for name in ("discount", "trace", "training_share"):
-            check_float(name, getattr(self, name), least=0.0, below=1.0 + 1e-9)
+            check_float(name, getattr(self, name), least=0.0, most=1.0)
         check_float("entropy", self.entropy, least=0.0)
 
 
@@ -141,7 +143,11 @@ class Trainer:
             checkpoint.restore(self._manager.latest_checkpoint).expect_partial()
         # the runs themselves are not saved: an iteration's follow from its number
         self.environment.episode.assign(tf.cast(self.iteration, tf.int32))
-        self.environment.reset()
+        if int(self.iteration):
+            # In a graph, as the iteration before would have begun them: its rounding is another.
+            tf.function(self.environment.reset, autograph=False)()
+        else:
+            self.environment.reset()
         self._writer = tf.summary.create_file_writer(str(folder / "logs"))
 
     def run(
@@ -222,24 +228,33 @@ class Trainer:
 
     def _claim(self, resume: bool) -> None:
         """Makes the folder this configuration's, or says why it is not."""
+        if is_pattern(self.folder.absolute()):
+            raise ValueError(
+                "TensorFlow takes a path with any of *?[ for a pattern, and would not find the "
+                f"checkpoints. Choose another folder. Received: {self.folder.absolute()}"
+            )
         path = self.folder / "config.json"
         mine = json.loads(json.dumps(asdict(self.config)))
-        if path.exists():
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-            if not resume:
-                raise ValueError(
-                    f"{self.folder} holds a training already. Pass --resume to go on with it, or "
-                    "choose another --out."
-                )
-            if theirs != mine:
-                names = [name for name in mine if mine[name] != theirs.get(name)]
-                raise ValueError(
-                    f"{self.folder} holds a training with other settings: "
-                    + ", ".join(f"{n}={theirs.get(n)!r}, not {mine[n]!r}" for n in names)
-                )
+        if not (self.folder / "checkpoints" / "checkpoint").exists():  # begun, but nothing done
+            write_whole(path, json.dumps(mine, indent=2) + "\n")
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(mine, indent=2) + "\n", encoding="utf-8")
+        if not resume:
+            raise ValueError(
+                f"{self.folder} holds a training already. Pass --resume to go on with it, or "
+                "choose another --out."
+            )
+        try:
+            theirs = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+        if not isinstance(theirs, dict):
+            raise ValueError(f"{path} must hold an object. Received: {type(theirs).__name__}")
+        names = [n for n in {**mine, **theirs} if n not in mine or mine[n] != theirs.get(n)]
+        if names:
+            raise ValueError(
+                f"{self.folder} holds a training with other settings: "
+                + ", ".join(f"{n}={theirs.get(n)!r}, not {mine.get(n)!r}" for n in names)
+            )
 
 
 def _minibatches(frames: trajectory.Trajectory, count: int) -> list[trajectory.Trajectory]:

@@ -61,6 +61,7 @@ def tune_greedy(
     """
     check_int("count", count, least=1)
     check_int("seeds", seeds, least=1)
+    check_int("seed", seed, least=0)
     tried = candidates(count, seed)
     arrays = {name: np.array([c[name] for c in tried]) for name in tried[0]}
     logs = []

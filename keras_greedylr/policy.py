@@ -80,7 +80,8 @@ def load_policy(name: str | Path = "default", runtime: str = "auto") -> Policy:
     Args:
         name: A policy's folder, or the name of a shipped one (`"default"`).
         runtime: `"tensorflow"` runs the SavedModel, `"numpy"` the weights; `"auto"` takes the
-            SavedModel if Keras runs on TensorFlow. They agree to 1e-6.
+            SavedModel if Keras runs on TensorFlow and the path has none of `*?[`, which
+            TensorFlow takes for a pattern. They agree to 1e-6.
 
     Raises:
         ValueError: if the folder is no policy, is damaged, or is of an unknown version; the
@@ -95,18 +96,30 @@ def load_policy(name: str | Path = "default", runtime: str = "auto") -> Policy:
     card = _check_card(folder)
     _check_files(folder, card)
     layers = read_weights(folder / WEIGHTS)
+    folder = folder.absolute()  # a copy may be made from somewhere else
     if runtime == "auto":
         import keras
 
-        runtime = "tensorflow" if keras.config.backend() == "tensorflow" else "numpy"
+        loadable = keras.config.backend() == "tensorflow" and not is_pattern(folder)
+        runtime = "tensorflow" if loadable else "numpy"
     if runtime == "tensorflow":
+        if is_pattern(folder):
+            raise ValueError(
+                "TensorFlow takes a path with any of *?[ for a pattern, and would not find the "
+                f"weights. Rename it, or pass runtime='numpy'. Received: {folder}"
+            )
         return Policy(folder, card, runtime, _from_saved_model(folder))
     return Policy(folder, card, runtime, act_with(layers))
 
 
+def is_pattern(path: Path) -> bool:
+    """Whether TensorFlow, looking for checkpoints there, would look elsewhere."""
+    return any(character in "*?[" for character in str(path))
+
+
 def file_hashes(folder: Path) -> dict[str, str]:
     """Returns the SHA-256 of each file of a policy except its card, by relative path."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CARD)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / CARD)
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files

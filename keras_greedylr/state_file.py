@@ -7,11 +7,12 @@ to an epoch before it when training was killed between the two writes.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from keras_greedylr.whole_file import write_whole
 
 FORMAT = 1
 KEPT_EPOCHS = 3  # BackupAndRestore keeps two at most, and lags by one
@@ -60,21 +61,7 @@ def write_states(path: str | os.PathLike, config: dict[str, Any], states: SavedS
         "epochs": {str(epoch): states.epochs[epoch] for epoch in kept},
     }
     text = json.dumps(content, allow_nan=False, indent=1)
-    target = Path(os.path.realpath(path))  # a link stays one
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Not `tempfile`, whose files nobody else may read.
-    temporary = target.with_name(f"{target.name}.{os.getpid()}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    write_whole(path, text)
 
 
 def read_states(path: str | os.PathLike, config: dict[str, Any]) -> SavedStates | None:

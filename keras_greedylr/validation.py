@@ -23,6 +23,7 @@ def check_float(
     least: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    most: float | None = None,
 ) -> None:
     """Raises ValueError unless `value` is a finite real number within the limits."""
     if (
@@ -32,11 +33,12 @@ def check_float(
         and (least is None or value >= least)
         and (above is None or value > above)
         and (below is None or value < below)
+        and (most is None or value <= most)
     ):
         return
     limits = [
         f"{sign} {limit:g}"
-        for sign, limit in ((">=", least), (">", above), ("<", below))
+        for sign, limit in ((">=", least), (">", above), ("<", below), ("<=", most))
         if limit is not None
     ]
     expected = " ".join(["a finite number", " and ".join(limits)]).rstrip()

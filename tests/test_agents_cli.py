@@ -7,9 +7,10 @@ import pytest
 
 pytest.importorskip("tf_agents")
 import keras_greedylr_agents  # noqa: F401, I001
+import tensorflow as tf
 
 from keras_greedylr import observation
-from keras_greedylr.policy import load_policy
+from keras_greedylr.policy import SHIPPED, load_policy
 from keras_greedylr_agents.cli import MINUTES, main
 
 TINY = ["--problems", "teacher", "--runs", "4", "--epochs", "1", "--hidden", "8"]
@@ -21,11 +22,11 @@ def test_train_resume_and_evaluate(tmp_path, capsys):
     assert main([*train, "--minutes", "1e-9"]) == 0  # none begun: an untrained policy
     assert load_policy(out, "numpy").card["iterations"] == 0
     assert "stopped after 0 of 2 iterations; --resume goes on" in capsys.readouterr().err
-    assert main(train) == 2 and "Pass --resume" in capsys.readouterr().err
     assert main([*train, "--resume"]) == 0
     said = capsys.readouterr().err
     assert "holds no iteration to go on from: training from the start" in said
     assert "stopped after" not in said
+    assert main(train) == 2 and "Pass --resume" in capsys.readouterr().err
     policy = load_policy(out)
     assert policy.card["iterations"] == 2 and policy.card["config"]["problems"] == "teacher"
     assert policy.card["command"].startswith("train-agent") and "teacher" in policy.card["command"]
@@ -91,9 +92,25 @@ WRONG = {
     "bad option": (["--out", "x", "--runs", "0"], "`runs` must be an integer >= 1"),
     "no minutes": (["--out", "x", "--minutes", "0"], "`minutes` must be"),
     "taken": (["--out", "."], "is not a policy"),
+    "over 1": (["--out", "x", "--discount", "1.5"], "finite number >= 0 and <= 1. Received"),
+    "pattern": (["--out", "b[1]"], "TensorFlow takes a path with any of *?["),
+    "no such place": (["evaluate", "default", "--out", "precious/x"], "precious"),
+    "no name": (["evaluate", "default", "--out", "."], "`--out` is a name for two files"),
+    "in the policy": (["evaluate", "default", "--out", f"{SHIPPED}/default/x"], "write elsewhere"),
+    "a folder": (["tune-greedy", "--out", "."], "A file's name is expected. Received: ."),
+    "seed": (["tune-greedy", "--seed", "-1"], "`seed` must be an integer >= 0"),
     "not a policy": (["evaluate", "nowhere"], "Not a policy"),
     "unknown split's problem": (["evaluate", "default", "--problems", "teacher"], "teacher"),
 }
+
+
+def test_errors_of_tensorflow_are_said_plainly(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "no space left")
+
+    monkeypatch.setattr("keras_greedylr_agents.train.Trainer.run", full)
+    assert main([*TINY, "--out", str(tmp_path / "x")]) == 2
+    assert "train-agent: TensorFlow: no space left" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("case", WRONG)

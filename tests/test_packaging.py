@@ -18,13 +18,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "keras_greedylr"
 
 # Imports run one way: what each module, or folder of modules, may know of the package.
-BASE = {"rule", "schedules", "observation", "policy", "state_file", "validation"}
+BASE = {"rule", "schedules", "observation", "policy", "state_file", "validation", "whole_file"}
 MAY_KNOW = {
     "validation": set(),
     "rule": {"validation"},
     "schedules": {"validation"},
     "observation": {"validation"},
-    "state_file": {"validation"},
+    "whole_file": set(),
+    "state_file": {"validation", "whole_file"},
     "policy": {"observation", "validation"},
     "callbacks": BASE,
     "optimizers": BASE,

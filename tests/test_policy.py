@@ -1,5 +1,6 @@
 """Policies load only whole and of a known version, and their two runtimes agree."""
 
+import copy
 import json
 import os
 import shutil
@@ -118,6 +119,20 @@ def test_a_folder_of_a_shipped_ones_name(tmp_path, monkeypatch):
     for path in ("./default", Path("default"), "."):
         with pytest.raises(ValueError, match=r"Not a policy: there is no (default/)?policy\.json"):
             load_policy(path)
+
+
+def test_a_copy_made_from_somewhere_else(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    policy = load_policy(folder.name, "numpy")
+    monkeypatch.chdir(folder)
+    assert copy.deepcopy(policy).folder == policy.folder == folder
+
+
+def test_a_path_that_tensorflow_takes_for_a_pattern(folder):
+    folder = folder.rename(folder.with_name("b[1]"))
+    assert load_policy(folder).runtime == "numpy"  # on every backend
+    with pytest.raises(ValueError, match=r"pass runtime='numpy'\. Received: .*b\[1\]"):
+        load_policy(folder, "tensorflow")
 
 
 def test_unknown_names():

@@ -1,19 +1,24 @@
 """PPO holds all its variables and learns; a seed gives one policy; a kill costs an iteration."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("tf_agents")
 import keras_greedylr_agents  # noqa: F401, I001
+import tensorflow as tf
 
 from keras_greedylr import observation
 from keras_greedylr.policy import act_with, load_policy
 from keras_greedylr_agents import export
 from keras_greedylr_agents.train import Config, Trainer
 
-TINY = Config(problems="teacher", runs=4, copies=2, iterations=3, epochs=2, minibatches=2, hidden=8)
+# a factorisation: its losses are rounded otherwise outside of a graph
+TINY = Config(
+    problems="nmf-gamma", runs=32, copies=2, iterations=3, epochs=2, minibatches=2, hidden=8
+)
 
 
 def flat(agent):
@@ -41,7 +46,7 @@ def test_actor_and_critic_hold_their_variables_and_change(trained):
 
 def test_metrics_and_logs(trained):
     _, _, metrics, folder = trained
-    assert {"return", "return/teacher", "entropy", "inner_steps_per_second"} <= set(metrics[0])
+    assert {"return", "return/nmf-gamma", "entropy", "inner_steps_per_second"} <= set(metrics[0])
     assert all(np.isfinite(list(m.values())).all() for m in metrics)
     assert list((folder / "logs").glob("events*"))
 
@@ -57,11 +62,10 @@ def test_a_kill_costs_an_iteration_at_most(trained, tmp_path):
     assert int(resumed.iteration) == 2
     for mine, theirs in zip(flat(resumed.agent), flat(trainer.agent), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    # the runs it goes on with are those the other would have gone on with
-    np.testing.assert_array_equal(
-        resumed.environment.current_time_step().observation,
-        trainer.environment.current_time_step().observation,
-    )
+    # the runs it goes on with are those the other would have gone on with, to the last bit
+    ours, theirs = (tf.nest.flatten(t.environment._now) for t in (resumed, trainer))
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(mine, other)
     seen = []
     resumed.run(lambda i, _: seen.append(i))
     assert seen == [3]
@@ -109,10 +113,57 @@ def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="weights are not finite"):
         export.write_policy(target, [(kernel * np.nan, bias) for kernel, bias in layers])
     assert load_policy(target, "numpy").card["note"] == "third"
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.tex").write_text("")
-    with pytest.raises(ValueError, match="exists and is not a policy"):
-        export.write_policy(tmp_path / "other", layers)
+
+
+THEIRS = {
+    "no card": ({"thesis.tex": ""}, "exists and is not a policy"),
+    "another's card": ({"policy.json": '{"Statement": []}', "a": ""}, "is not a policy"),
+    "no object": ({"policy.json": "[1]"}, "is not a policy"),
+    "one file more": ({"policy.json": '{"files": {"a": "0"}}', "a": "", "b/policy.json": ""},
+                      "holds b/policy.json, which is not the policy's"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", THEIRS)
+def test_what_is_not_a_policys_is_not_lost(tmp_path, case):
+    files, reason = THEIRS[case]
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=reason):
+        export.write_policy(tmp_path, export.untrained_layers(0, hidden=4))
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == set(files)
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [("", "cannot be read as JSON"), ("[]", "must hold an object"), ('{"more": 1}', "more=1, not")],
+)
+def test_a_spoilt_configuration_is_named(trained, tmp_path, text, reason):
+    copy = shutil.copytree(trained[3], tmp_path / "copy")
+    (copy / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"copy.*{reason}"):
+        Trainer(TINY, copy, resume=True)
+
+
+def test_a_start_that_failed_claims_nothing(tmp_path, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patched, pytest.raises(MemoryError):
+        patched.setattr("keras_greedylr_agents.train.make_agent", fail)
+        Trainer(TINY, tmp_path / "one")
+    assert int(Trainer(replace(TINY, clip=0.3), tmp_path / "one").iteration) == 0
+    with pytest.raises(ValueError, match=r"pattern.*Received: .*b\[1\]"):
+        Trainer(TINY, tmp_path / "b[1]")
+
+
+@pytest.mark.parametrize("deviation", [1e-3, 0.3, 1e3])
+def test_deviation_is_the_actors(tmp_path, deviation):
+    trainer = Trainer(replace(TINY, deviation=deviation), tmp_path)
+    step = trainer.environment.current_time_step()
+    spread = trainer.agent.collect_policy.distribution(step).action.stddev()
+    np.testing.assert_allclose(spread, deviation, rtol=1e-3)
 
 
 WRONG = [
