@@ -121,6 +121,8 @@ def _differences(stored: Any, config: dict[str, Any]) -> str:
     if not isinstance(stored, dict):
         return f"the file has {stored!r}"
     names = sorted(set(stored) | set(config))
+    if stored.get("schedule") != config.get("schedule"):  # whose arguments are others anyway
+        names = ["schedule"]
     return ", ".join(
         f"{name} is {stored.get(name)!r} in the file and {config.get(name)!r} here"
         for name in names

@@ -209,7 +209,7 @@ def broken(change):
             "the file to start the schedule afresh.",
         ),
         (
-            broken(lambda c: c["config"].update(schedule="Other")),
+            broken(lambda c: c["config"].update(schedule="Other", factor=0.9)),
             "belongs to another configuration: schedule is 'Other' in the file and 'GreedyLR' "
             "here.",
         ),
