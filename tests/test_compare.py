@@ -218,7 +218,7 @@ WRONG = {
     "seeds": ({"seeds": 0}, "`seeds` must be an integer >= 1"),
     "rates": ({"rates": (0.0,)}, "`rates` must be"),
     "reference": ({"reference": "cosine"}, "`reference` must be one of"),
-    "metric": ({"metric": "val_beauty", "mode": "max"}, "`metric` must be one of"),
+    "metric": ({"metric": "val_beauty", "mode": "max"}, "come from `metrics=` in `model.compile`"),
     "direction": ({"metric": "val_beauty"}, "compare cannot tell whether"),
     "not compiled": ({"model": keras.Sequential}, "must return a compiled keras.Model"),
     "no data": ({"data": X}, "`data` must be"),

@@ -185,8 +185,8 @@ def _own(schedules: Sequence[str] | Mapping[str, Contestant | None]) -> dict[str
 def _check_metric(run: Run, metric: str) -> None:
     if metric not in run.history:
         raise ValueError(
-            f"`metric` must be one of {sorted(run.history)}, the logs of this training. "
-            f"Received: metric={metric!r}"
+            f"`metric` must be one of {sorted(run.history)}, the logs of this training; others "
+            f"come from `metrics=` in `model.compile`. Received: metric={metric!r}"
         )
 
 
