@@ -41,6 +41,13 @@ def fit_arguments(data: Any, batch_size: int) -> dict[str, Any]:
             f"{sorted(OURS)} to the comparison. Received: keys {sorted(arguments)}, of which "
             f"wrong or missing are {sorted(wrong)}"
         )
+    for name in ("x", "y", "validation_data"):
+        value = _first(arguments.get(name))
+        if isinstance(value, int | float | str):
+            raise ValueError(
+                "`data` must hold NumPy arrays or tensors: `np.asarray` makes an array of a list. "
+                f"Received: {name} holds {type(value).__name__}s"
+            )
     for name in ("x", "validation_data"):
         if is_gone_through_once(arguments.get(name)):
             raise ValueError(
