@@ -182,6 +182,7 @@ def _find_lr(arguments: argparse.Namespace) -> int:
     source = _source(arguments)
     data = fit_arguments(source.data, _given(arguments.batch_size, source.batch_size))
     limits = {name: getattr(arguments, name) for name in ("min_lr", "max_lr", "steps")}
+    arguments.out.mkdir(parents=True, exist_ok=True)  # a test whose result has no place is lost
     keras.utils.set_random_seed(0)
     test = find_lr(source.build_model(), **without_validation(data), **limits)
     draw_range_test(test, arguments.out / "find-lr.png")

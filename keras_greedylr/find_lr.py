@@ -87,14 +87,18 @@ def find_lr(
         [Smith, 2017](https://arxiv.org/abs/1506.01186), section 3.3.
     """
     check_float("min_lr", min_lr, above=0.0)
-    check_float("max_lr", max_lr, above=min_lr)
+    check_float("max_lr", max_lr, above=0.0)
+    if max_lr <= min_lr:
+        raise ValueError(
+            f"`max_lr` must be above `min_lr`. Received: min_lr={min_lr}, max_lr={max_lr}"
+        )
     check_int("steps", steps, least=3)
     if wrong := NOT_OURS & set(fit_arguments):
         raise ValueError(
             f"A range test has no epochs, no validation and no output. Received: {sorted(wrong)}"
         )
     if not isinstance(model, keras.Model) or not model.compiled:
-        raise ValueError(f"`model` must be a compiled keras.Model. Received: model={model!r}")
+        raise ValueError(f"`model` must be a compiled keras.Model. Received: {type(model)}")
     ramp = _Ramp(min_lr, max_lr, steps)
     callbacks = [*keras.tree.flatten(fit_arguments.pop("callbacks", None) or []), ramp]
     _build(model, x)
@@ -123,7 +127,7 @@ def _build(model: keras.Model, x: Any) -> None:
         if not all(hasattr(array, "shape") for array in arrays):
             raise ValueError(
                 "The model is not built, and `x` is no array to build it for. Call `model.build` "
-                f"first. Received: x={x!r}"
+                f"first. Received: x of {type(x)}"
             )
         model(keras.tree.map_structure(lambda array: array[:1], x))
     if not model.optimizer.built:  # a LossScaleOptimizer would make its variables once more

@@ -137,12 +137,13 @@ def test_a_lowest_loss_at_an_end_of_the_rates_is_doubted():
 
 WRONG = {
     "min_lr": ({"min_lr": 0.0}, "`min_lr` must be"),
-    "max_lr": ({"max_lr": 1e-9}, "`max_lr` must be"),
+    "max_lr": ({"max_lr": 1e-9}, "`max_lr` must be above `min_lr`. Received: min_lr=1e-06"),
+    "no max_lr": ({"max_lr": "1"}, "`max_lr` must be a finite number > 0. Received: max_lr='1'"),
     "steps": ({"steps": 2}, "`steps` must be an integer >= 3"),
     "validation": ({"validation_split": 0.5}, "has no epochs, no validation"),
     "epochs": ({"initial_epoch": 5}, "has no epochs"),
-    "no model": ({"model": None}, "`model` must be a compiled keras.Model. Received: model=None"),
-    "not compiled": ({"model": keras.Sequential()}, "must be a compiled .* model=<Sequential"),
+    "no model": ({"model": [X]}, "must be a compiled keras.Model. Received: <class 'list'>"),
+    "not compiled": ({"model": keras.Sequential()}, "must be a compiled .*Sequential'>"),
     "hopeless": (
         {"min_lr": 1e30, "max_lr": 1e31},
         "There was a loss at 1 rate only",
@@ -231,6 +232,13 @@ def test_the_command_does_not_train_on_what_validates(own_model, tmp_path):
     assert main(["find-lr", *own_model, "--steps", "20", "--batch-size", "20"]) == 0
     losses = json.loads((tmp_path / "find-lr.json").read_text())["losses"]
     assert max(losses[:10]) < 100.0  # those that validate lose 1e12
+
+
+def test_the_command_does_not_test_what_it_cannot_write(own_model, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("scipy")
+    monkeypatch.setattr("keras_greedylr.find_lr.find_lr", lambda *_, **__: pytest.fail("tests"))
+    assert main(["find-lr", *own_model, "--out", str(tmp_path / "mine.py" / "folder")]) == 2
+    assert "Not a directory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["find-lr", "compare"])

@@ -194,7 +194,9 @@ def check_model(model: Any) -> float:
         ValueError: if it is no compiled model with one optimizer whose rate is a float.
     """
     if not isinstance(model, keras.Model) or not model.compiled:
-        raise ValueError(f"`build_model()` must return a compiled keras.Model. Received: {model!r}")
+        raise ValueError(
+            f"`build_model()` must return a compiled keras.Model. Received: {type(model)}"
+        )
     optimizers = single_optimizers(model)
     check_free(model.optimizer, "compare")
     if len(optimizers) > 1:
