@@ -277,6 +277,11 @@ class FromSpec:
         function = getattr(module, name, None)
         if not callable(function):
             raise ValueError(f"There is no function {name!r} in {place!r}.")
+        if isinstance(function, keras.Model):  # which can be called, but does not make one
+            raise ValueError(
+                f"{self.spec!r} must be a function, for --model one that returns a compiled model. "
+                f"Received: {type(function)}"
+            )
         return function
 
 

@@ -46,6 +46,8 @@ FAILING = {  # a file, what it is called with, what is said
     "in the file": ("x = 1\n{}['a']", (), "cannot be loaded: KeyError: 'a' (mine.py, line 2)"),
     "arguments": (MINE, (), "mine.py:parse() failed: TypeError: parse() missing 1 required"),
     "too many": (MINE, (1, "a"), "mine.py:parse(int, str) failed: TypeError: parse() takes 1 pos"),
+    "a model": ("import keras\nparse = keras.Sequential()", (), "mine.py:parse' must be a "
+                "function, for --model one that returns a compiled model. Received: <class 'keras"),
     "within": (MINE, ("{",), "mine.py:parse(str) failed: JSONDecodeError: Expecting property name "
                "enclosed in double quotes: line 1 column 2 (char 1) (mine.py, line 6)"),
 }  # fmt: skip

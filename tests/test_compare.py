@@ -221,6 +221,7 @@ WRONG = {
     "metric": ({"metric": "val_beauty", "mode": "max"}, "come from `metrics=` in `model.compile`"),
     "direction": ({"metric": "val_beauty"}, "compare cannot tell whether"),
     "not compiled": ({"model": keras.Sequential}, "must return a compiled keras.Model"),
+    "a model": ({"model": small()}, "must be a function that returns a compiled model. Received"),
     "no data": ({"data": X}, "`data` must be"),
     "sets its rate": ({"model": hypergradient}, "but HypergradientDescent sets it as well"),
     "a generator": ({"data": {"x": (batch for batch in [DATA])}}, "gone through anew"),

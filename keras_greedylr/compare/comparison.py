@@ -106,6 +106,11 @@ def compare(
         ValueError: if an argument is of a wrong kind or out of its range, the metric is not in
             the logs, or `out` holds a comparison of other settings.
     """
+    if isinstance(build_model, keras.Model) or not callable(build_model):
+        raise ValueError(
+            "`build_model` must be a function that returns a compiled model. "
+            f"Received: {type(build_model)}"
+        )
     for name, count in (("seeds", seeds), ("epochs", epochs), ("batch_size", batch_size)):
         check_int(name, count, least=1)
     check_int("jobs", jobs, least=1)
