@@ -82,7 +82,8 @@ def _add_compare(commands: Any) -> None:
     _add_model(parser)
     parser.add_argument(
         "--schedules", default="greedy,learned,cosine,constant",
-        help="names, or FILE.py:FUNCTION of your own, separated by commas (default: %(default)s)",
+        help="names, or FILE.py:FUNCTION of your own, separated by commas "
+        f"(default: %(default)s){_there_are('--schedules')}",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, help="runs of each (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help="default: the problem's, or 10")
@@ -113,10 +114,10 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     hush()
     source = _source(arguments)
-    schedules = {
-        name: FromSpec(name) if ":" in name else None
-        for name in filter(None, map(str.strip, arguments.schedules.split(",")))
-    }
+    names = list(filter(None, map(str.strip, arguments.schedules.split(","))))
+    if len(set(names)) < len(names):
+        raise ValueError(f"--schedules must be different names. Received: {names}")
+    schedules = {name: FromSpec(name) if ":" in name else None for name in names}
     try:
         comparison = compare(
             source.build_model,
@@ -217,13 +218,24 @@ class Source(NamedTuple):
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--problem", help="one that comes with the package, such as digits-cnn")
+    what.add_argument("--problem", help=f"one that comes with the package{_there_are('--problem')}")
     what.add_argument("--model", help="FILE.py:FUNCTION that returns a compiled model")
     parser.add_argument("--data", help="FILE.py:FUNCTION that returns (x, y, x_val, y_val)")
     parser.add_argument(
         "--batch-size", type=int,
         help="of arrays that come without one of their own (default: the problem's, or 32)",
     )  # fmt: skip
+
+
+def _there_are(option: str) -> str:
+    """The names an option takes, for its help, which also has to do without the extra."""
+    try:
+        from keras_greedylr.compare.contestants import CONTESTANTS
+        from keras_greedylr.compare.problems import PROBLEMS
+    except ModuleNotFoundError:
+        return ""
+    names = {"--schedules": list(CONTESTANTS), "--problem": list(PROBLEMS)}[option]
+    return f"; there are {', '.join(names)}"
 
 
 def _source(arguments: argparse.Namespace) -> Source:

@@ -26,6 +26,14 @@ def test_alone_it_shows_its_help(capsys):
     assert "--version" in shown
 
 
+def test_help_does_without_the_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "keras_greedylr.compare.contestants", None)
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "--help"])
+    assert stop.value.code == 0
+    assert "--schedules" in capsys.readouterr().out
+
+
 def test_an_unknown_argument_is_refused(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--no-such-thing"])

@@ -46,6 +46,7 @@ BAD_COMMANDS = {
     "data of a problem": (["--problem", "wine", "--data", "a:b"], "a problem has its own"),
     "no function": (["--model", "model.py", "--data", "a:b"], "Expected FILE.py:FUNCTION"),
     "no such file": (["--model", "none.py:b", "--data", "a:b"], "cannot be loaded"),
+    "one twice": (["--problem", "wine", "--schedules", "greedy, greedy"], "be different names"),
     "no such function": (["--model", "json:nothing", "--data", "a:b"], "There is no function"),
 }
 
@@ -55,6 +56,13 @@ def test_the_command_says_what_was_wrong(case, capsys):
     options, reason = BAD_COMMANDS[case]
     assert main(["compare", *options]) == 2
     assert reason in capsys.readouterr().err
+
+
+def test_the_help_names_all_there_is(capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", "--help"])
+    shown = set(re.findall(r"[a-z-]+", re.sub(r"-\n +", "-", capsys.readouterr().out)))
+    assert not {*CONTESTANTS, *PROBLEMS} - shown
 
 
 def test_the_command_says_what_numbers_it_wants(capsys):
