@@ -24,6 +24,7 @@ from rich.table import Table
 from keras_greedylr import GreedyLR, LearnedLR
 
 CONTEXT = 24  # characters the model sees
+LEAST = 20 * CONTEXT  # characters of which the last tenth, which validates, holds some contexts
 
 
 def load_text(characters: int) -> tuple[np.ndarray, list[str]]:
@@ -68,13 +69,22 @@ def write(model: keras.Model, codes: np.ndarray, alphabet: list[str], length: in
     return "".join(alphabet[code] for code in written[CONTEXT:])
 
 
+def positive(text: str) -> int:
+    """Returns an option's integer, of at least 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text}")
+    return number
+
+
 def main() -> None:
     """Trains under each schedule and tells how they did."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--learning-rate", type=float, default=1e-4, help="where all start")
-    parser.add_argument("--epochs", type=int, default=10, help="passes over the text")
+    parser.add_argument("--epochs", type=positive, default=10, help="passes over the text")
     parser.add_argument("--characters", type=int, default=150_000, help="length of the text")
     options = parser.parse_args()
+    if options.characters < LEAST:
+        parser.error(f"--characters must be at least {LEAST}, got {options.characters}")
 
     codes, alphabet = load_text(options.characters)
     cut = int(0.9 * len(codes))

@@ -272,12 +272,19 @@ def draw(runs: dict, path: Path) -> None:
     plt.close(figure)
 
 
+def positive(text: str) -> int:
+    """Returns an option's integer, of at least 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text}")
+    return number
+
+
 def parse_arguments() -> Config:
     """The options, from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for option in fields(Config):
         kind = type(option.default) if option.name != "out" else Path
-        how = {"action": "store_true"} if kind is bool else {"type": kind}
+        how = {bool: {"action": "store_true"}, int: {"type": positive}}.get(kind, {"type": kind})
         parser.add_argument(
             f"--{option.name}", default=option.default, help=option.metadata["help"], **how
         )

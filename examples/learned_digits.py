@@ -66,10 +66,17 @@ def train(schedule: str, rate: float, data: tuple, epochs: int) -> tuple[float, 
     return history.history["val_loss"][-1], record.rates
 
 
+def positive(text: str) -> int:
+    """Returns an option's integer, of at least 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text}")
+    return number
+
+
 def main() -> None:
     """Trains under each schedule from each rate; prints a table, saves a picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=20, help="of each training")
+    parser.add_argument("--epochs", type=positive, default=20, help="of each training")
     parser.add_argument(
         "--rates", type=float, nargs="+", default=[0.01, 0.1, 1.0, 10.0, 100.0],
         help=f"initial rates, as multiples of the usual one, {USUAL_RATE:g}",

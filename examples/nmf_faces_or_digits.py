@@ -13,22 +13,25 @@ Python 3.11. One minute on two cores.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import keras_greedylr_agents  # noqa: F401  (it has to come before TensorFlow)
 
-# isort: split
-import matplotlib
-import numpy as np
-import tensorflow as tf
-from rich.console import Console
-from rich.table import Table
+try:
+    import matplotlib
+    import numpy as np
+    import tensorflow as tf
+    from rich.console import Console
+    from rich.table import Table
 
-from keras_greedylr.policy import load_policy
-from keras_greedylr_agents.evaluate import rollout
-from keras_greedylr_agents.problems.base import start
-from keras_greedylr_agents.problems.nmf import NMF
-from keras_greedylr_agents.rivals import RIVALS, Controller, Learned
+    from keras_greedylr.policy import load_policy
+    from keras_greedylr_agents.evaluate import rollout
+    from keras_greedylr_agents.problems.base import start
+    from keras_greedylr_agents.problems.nmf import NMF
+    from keras_greedylr_agents.rivals import RIVALS, Controller, Learned
+except ModuleNotFoundError as error:
+    sys.exit(f'{error}: pip install "keras-greedylr[agents,compare]" with Python 3.11')
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -52,11 +55,18 @@ class Watched:
         return np.minimum(self.controller.next(seen, bound), bound)
 
 
+def positive(text: str) -> int:
+    """Returns an option's integer, of at least 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text}")
+    return number
+
+
 def main() -> None:
     """Factorises under each schedule; prints a table, saves a picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rank", type=int, default=16, help="number of parts")
-    parser.add_argument("--steps", type=int, default=40, help="steps in each of the 40 intervals")
+    parser.add_argument("--rank", type=positive, default=16, help="number of parts")
+    parser.add_argument("--steps", type=positive, default=40, help="steps of each of 40 intervals")
     parser.add_argument("--out", type=Path, default=Path("out/nmf_digits.png"), help="picture")
     options = parser.parse_args()
 
