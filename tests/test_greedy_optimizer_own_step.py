@@ -1,10 +1,15 @@
 """GreedyOptimizer under a `train_step` of one's own, which has to hand it the loss."""
 
+import re
+import textwrap
+
 import keras
 import numpy as np
 import pytest
 from given_losses import LOSSES, RULE, TOLERANCE, fit, follow, greedy, make_model, rates
 from helpers import Probe
+
+from keras_greedylr.optimizers import GreedyOptimizer
 
 BACKEND = keras.backend.backend()
 
@@ -63,6 +68,19 @@ class OwnStep(keras.Model):
 
 def test_under_a_train_step_of_ones_own():
     model, probe = make_model(greedy(), make=OwnStep), Probe()
+    fit(model, LOSSES[:30], [probe])
+    expected = rates(follow(RULE, LOSSES[:30]))[:-1]
+    np.testing.assert_allclose(probe.batches, expected, rtol=TOLERANCE)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="it is TensorFlow's")
+def test_under_the_train_step_that_its_docstring_shows():
+    import tensorflow as tf
+
+    (shown,) = re.findall(r"( +def train_step.*?)\n\n", GreedyOptimizer.__doc__, flags=re.DOTALL)
+    members = {}
+    exec(textwrap.dedent(shown), {"tf": tf}, members)
+    model, probe = make_model(greedy(), make=type("Shown", (keras.Model,), members)), Probe()
     fit(model, LOSSES[:30], [probe])
     expected = rates(follow(RULE, LOSSES[:30]))[:-1]
     np.testing.assert_allclose(probe.batches, expected, rtol=TOLERANCE)

@@ -76,6 +76,20 @@ class GreedyOptimizer(LossScaleOptimizer):
     >>> round(float(model.optimizer.learning_rate), 4)
     0.02
 
+    A `train_step` of your own hands it the loss by `scale_loss`, and takes the gradients of
+    what comes back. On TensorFlow:
+
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(x, y, self(x, training=True))
+                scaled = self.optimizer.scale_loss(loss)
+            weights = self.trainable_variables
+            self.optimizer.apply(tape.gradient(scaled, weights), weights)
+            return {"loss": loss}
+
+    On JAX `scale_loss` stands inside the function given to `jax.value_and_grad`.
+
     Args:
         inner_optimizer: An optimizer with a float for its learning rate, which is
             where the rate begins, or a `LossScaleOptimizer` around one.
