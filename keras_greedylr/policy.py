@@ -130,7 +130,7 @@ def _check_card(folder: Path) -> dict[str, Any]:
     path = folder / CARD
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         shipped = sorted(p.name for p in SHIPPED.glob("*") if p.is_dir())
         raise ValueError(
             f"Not a policy: there is no {path}. Expected a folder written by `train-agent`, or "

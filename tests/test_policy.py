@@ -138,6 +138,8 @@ def test_a_path_that_tensorflow_takes_for_a_pattern(folder):
 def test_unknown_names():
     with pytest.raises(ValueError, match=r"shipped policies \['default'\]"):
         load_policy("no such policy")
+    with pytest.raises(ValueError, match="Expected a folder written by `train-agent`"):
+        load_policy(__file__)
     with pytest.raises(ValueError, match="`runtime` must be one of"):
         load_policy(runtime="jax")
     with pytest.raises(ValueError, match=r"the name of a shipped one\. Received: 3"):

@@ -89,6 +89,7 @@ class GreedyOptimizer(LossScaleOptimizer):
             return {"loss": loss}
 
     On JAX `scale_loss` stands inside the function given to `jax.value_and_grad`.
+    A program that loads a saved model imports `keras_greedylr.optimizers` first.
 
     Args:
         inner_optimizer: An optimizer with a float for its learning rate, which is
