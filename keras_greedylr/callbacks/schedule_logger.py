@@ -235,7 +235,7 @@ class ScheduleLogger(keras.callbacks.Callback):
 
 def _compiled(schedule: Any, model: keras.Model) -> Callable[[int], float]:
     """The schedule as a function of numbers: a dozen small operations take longer than a step."""
-    # Compiled as the training step is, which has shown by then that it can be.
+    # Where the training step is compiled: there a schedule has to bear it anyway.
     backend = "eager" if model.run_eagerly else keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
