@@ -179,20 +179,22 @@ def _find_lr(arguments: argparse.Namespace) -> int:
     from keras_greedylr.compare.data import fit_arguments, without_validation
     from keras_greedylr.compare.pictures import draw_range_test
     from keras_greedylr.find_lr import find_lr
+    from keras_greedylr.whole_file import check_writable, write_whole
 
     source = _source(arguments)
     data = fit_arguments(source.data, _given(arguments.batch_size, source.batch_size))
     limits = {name: getattr(arguments, name) for name in ("min_lr", "max_lr", "steps")}
-    arguments.out.mkdir(parents=True, exist_ok=True)  # a test whose result has no place is lost
+    picture = arguments.out / "find-lr.png"
+    check_writable(picture)  # a test whose result has no place is lost
     keras.utils.set_random_seed(0)
     test = find_lr(source.build_model(), **without_validation(data), **limits)
-    draw_range_test(test, arguments.out / "find-lr.png")
+    draw_range_test(test, picture)
     numbers = {
         name: value.tolist() if hasattr(value, "tolist") else value
         for name, value in test._asdict().items()
     }
     text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
-    (arguments.out / "find-lr.json").write_text(text, encoding="utf-8")
+    write_whole(arguments.out / "find-lr.json", text)
     end = ", where the loss blew up" if test.blew_up else ""
     print(
         f"{len(test.rates)} batches, from {test.rates[0]:.2g} to {test.rates[-1]:.2g}{end}.\n"
@@ -200,7 +202,7 @@ def _find_lr(arguments: argparse.Namespace) -> int:
     )
     if test.doubt:
         print(test.doubt.replace("min_lr", "--min-lr").replace("max_lr", "--max-lr"))
-    print(f"The picture: {arguments.out / 'find-lr.png'}")
+    print(f"The picture: {picture}")
     return 0
 
 
