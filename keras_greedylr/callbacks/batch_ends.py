@@ -8,12 +8,17 @@ their way still, and they are waited for only where somebody wants to look at on
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
+from keras_greedylr.callbacks.batch_hooks import (
+    add_hook,
+    calling_list,
+    leave_out_calls,
+    put_calls_back,
+)
 from keras_greedylr.callbacks.batch_loss import Report, mark
 from keras_greedylr.callbacks.live_scalar import JAX, LiveScalar
 from keras_greedylr.callbacks.schedule import single_optimizers
@@ -67,6 +72,8 @@ class BatchEnds:
                     self._tap.ends = None
                 self._tap = _Tap(self, model)
             self._tap.begin_epoch()
+            if (callbacks := calling_list()) is not None:
+                leave_out_calls(callbacks)
 
     def hear(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes in a report when what training has come to is there."""
@@ -109,6 +116,8 @@ class BatchEnds:
         if self._tap is not None:
             self._tap.remove()
             self._tap = None
+            if (callbacks := calling_list()) is not None:
+                put_calls_back(callbacks)
 
     def put(self, variable: keras.Variable, number: float) -> bool:
         """Sets a variable of the optimizer for the batches to come, without what Keras copies.
@@ -191,17 +200,6 @@ class _Tap:
             return False
         scalar = self._scalars.setdefault(id(variable), LiveScalar(self._model, variable))
         return scalar.write(number)
-
-
-def add_hook(callback: keras.callbacks.Callback, name: str, hook: Callable) -> None:
-    """Has a callback's hook, which a subclass may have made its own, call another one as well."""
-    # No closure: a callback can be copied.
-    setattr(callback, name, functools.partial(_both, getattr(callback, name), hook))
-
-
-def _both(first: Callable, second: Callable, batch: int, logs: Any = None) -> None:
-    first(batch, logs)
-    second(batch, logs)
 
 
 def _fit_of(model: keras.Model) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import keras
 
-from keras_greedylr.callbacks.batch_ends import add_hook
+from keras_greedylr.callbacks.batch_hooks import add_hook
 from keras_greedylr.callbacks.batch_loss import BatchLoss
 from keras_greedylr.callbacks.event_file import EventFile
 from keras_greedylr.callbacks.live_scalar import LiveScalar

@@ -1,10 +1,11 @@
 """What GreedyLR costs a batch, against `fit` with no callback and with Keras' own.
 
-    python tests/benchmarks/callback_cost.py [--sets 4] [--seconds 6] [--json PATH]
+    python tests/benchmarks/callback_cost.py [--sets 4] [--seconds 6] [--verbose 0] [--json PATH]
 
 The contestants train in turns of some steps, as `turns.py` says. Two networks: one dense layer,
 where a batch costs next to nothing and a callback shows most, and a small convolutional network on
-images of the size of digits. The backend is that of `KERAS_BACKEND`; there is no progress bar.
+images of the size of digits. The backend is that of `KERAS_BACKEND`. With `--verbose 1` all have
+Keras' progress bar.
 """
 
 import argparse
@@ -127,10 +128,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", type=int, default=4, help="of models, for each network")
     parser.add_argument("--seconds", type=float, default=6.0, help="that each set is trained")
+    parser.add_argument("--verbose", type=int, choices=(0, 1, 2), default=0, help="as in fit")
     parser.add_argument("--json", type=Path, help="where the figures are written, too")
     arguments = parser.parse_args()
 
-    result = {"machine": machine(), "models": {}}
+    result = {"machine": machine(), "verbose": arguments.verbose, "models": {}}
     print(", ".join(f"{key} {value}" for key, value in result["machine"].items()))
     for make_model in (one_layer, small_cnn):
         name = make_model.__name__.replace("_", " ")
@@ -138,7 +140,9 @@ def main():
             contestant: functools.partial(compiled, make_model, callbacks)
             for contestant, callbacks in CONTESTANTS.items()
         }
-        measured, models = compare(contestants, arguments.sets, arguments.seconds)
+        measured, models = compare(
+            contestants, arguments.sets, arguments.seconds, arguments.verbose
+        )
         share = changes(models["GreedyLR every batch"].optimizer)
         result["models"][name] = {"share_of_batches_with_a_change": share, **measured}
         show(name, measured)

@@ -6,7 +6,9 @@ in another order of turns, and there should be a contestant that differs in noth
 its ratio says what the figures can tell. A round is one turn of each; ratios are taken in a round.
 """
 
+import contextlib
 import functools
+import os
 import random
 import threading
 import time
@@ -99,12 +101,12 @@ class Turn(keras.callbacks.Callback):
 def step_time(make):
     """Seconds that a step takes in `fit`; `make` as for `compare`."""
     relay = Relay(["alone"], 10, 0.0)
-    _, fit = prepared(make, relay, "alone", 61)
+    _, fit = prepared(make, relay, "alone", 61, verbose=0)
     relay.run({"alone": fit})
     return float(np.median(relay.turns["alone"][1:]))
 
 
-def prepared(make, relay, name, steps):
+def prepared(make, relay, name, steps, verbose):
     """A model that is compiled and has trained, and a function that trains it in its turns."""
     model, callbacks, batch_size, data = make()
     model.fit(*data(2), batch_size=batch_size, verbose=0)  # traces and compiles
@@ -113,12 +115,12 @@ def prepared(make, relay, name, steps):
         *data(steps),
         batch_size=batch_size,
         epochs=10**6,
-        verbose=0,
+        verbose=verbose,
         callbacks=[Turn(relay, name), *callbacks],
     )
 
 
-def compare(contestants, sets, seconds):
+def compare(contestants, sets, seconds, verbose=0):
     """Trains sets of models for so long each.
 
     Args:
@@ -127,6 +129,7 @@ def compare(contestants, sets, seconds):
             the others are compared with.
         sets: How many times models are compiled.
         seconds: How long each set is trained.
+        verbose: As in `fit`. What it prints goes nowhere.
 
     Returns:
         What a step of each took, as JSON values, and the models of the last set by their names.
@@ -140,8 +143,9 @@ def compare(contestants, sets, seconds):
         random.Random(number).shuffle(names)
         relay, models, fits = Relay(names, turn, seconds), {}, {}
         for name in names:
-            models[name], fits[name] = prepared(contestants[name], relay, name, epoch)
-        relay.run(fits)
+            models[name], fits[name] = prepared(contestants[name], relay, name, epoch, verbose)
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            relay.run(fits)
         # The first turn has begun what an epoch begins with.
         rounds.append({name: np.array(turns[1:]) for name, turns in relay.turns.items()})
     return {

@@ -1,0 +1,183 @@
+"""Keras' calls at batches' ends: made where somebody listens, left out elsewhere."""
+
+import contextlib
+import io
+import re
+import types
+
+import keras
+import pytest
+from helpers import data, fit, linear
+
+from keras_greedylr import GreedyLR
+from keras_greedylr.callbacks import batch_hooks
+
+ALL = list(range(6))  # batches
+SECONDS = [0.0, 0.01, 0.04, 0.06, 0.07, 0.2]  # when each ends
+DRAWN = [0, 3, 5]  # no two within 0.05 seconds
+
+
+class Hears(keras.callbacks.Callback):
+    """Keeps which batches it was told of."""
+
+    def __init__(self):
+        super().__init__()
+        self.heard = []
+
+    def hear(self, batch, logs=None):
+        self.heard.append(batch)
+
+
+class AtTrainBatches(Hears):
+    on_train_batch_end = Hears.hear
+
+
+class AtBatches(Hears):
+    on_batch_end = Hears.hear
+
+
+class InAThread(AtTrainBatches):
+    async_safe = True
+
+
+class OfItsOwn(Hears):
+    def __init__(self):
+        super().__init__()
+        self.on_train_batch_end = self.hear
+
+
+class AProgressBar(keras.callbacks.ProgbarLogger):
+    """A subclass, of which Keras' class does not tell how often it wants to be called."""
+
+
+LISTENERS = [AtTrainBatches, AtBatches, InAThread, OfItsOwn, AProgressBar]
+
+
+def listed(callbacks, steps=6, verbose=1):
+    """A list of callbacks in a training."""
+    container = keras.callbacks.CallbackList(
+        callbacks, add_history=True, model=linear(), steps=steps, epochs=1, verbose=verbose
+    )
+    container.on_train_begin()
+    container.on_epoch_begin(0)
+    return container
+
+
+def calls_of(callbacks, monkeypatch, steps=6, **arguments):
+    """The batches of whose ends Keras tells its callbacks."""
+    called = []
+    original = keras.callbacks.CallbackList.on_train_batch_end
+    monkeypatch.setattr(
+        keras.callbacks.CallbackList,
+        "on_train_batch_end",
+        lambda self, batch, logs=None: (called.append(batch), original(self, batch, logs)),
+    )
+    now = iter(SECONDS)
+    clock = types.SimpleNamespace(monotonic=lambda: next(now))
+    monkeypatch.setattr(batch_hooks, "time", clock)
+    container = listed(callbacks, steps=steps, **arguments)
+    batch_hooks.leave_out_calls(container)
+    for batch in ALL:
+        container.on_train_batch_end(batch, {"loss": 1.0})
+    container.on_epoch_end(0, {"loss": 1.0})  # waits for threads
+    return called
+
+
+@pytest.mark.parametrize(
+    ("listeners", "steps", "calls"),
+    [
+        ([], 6, []),
+        ([lambda: keras.callbacks.ReduceLROnPlateau(monitor="loss")], 6, []),
+        ([keras.callbacks.ProgbarLogger], 6, DRAWN),
+        ([keras.callbacks.ProgbarLogger], None, ALL),  # it counts them
+        ([keras.callbacks.ProgbarLogger, AtBatches], 6, ALL),
+        *(([listener], 6, ALL) for listener in LISTENERS),
+    ],
+)
+@pytest.mark.parametrize("verbose", [1, 2])
+def test_calls_are_made_where_somebody_listens(listeners, steps, calls, verbose, monkeypatch):
+    callbacks = [listener() for listener in listeners]
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert calls_of(callbacks, monkeypatch, steps, verbose=verbose) == calls
+    # Threads may be in each other's way, but none is left out.
+    assert all(sorted(c.heard) == ALL for c in callbacks if isinstance(c, Hears))
+
+
+def test_calls_are_put_back():
+    listener = AtBatches()
+    container = listed([])
+    batch_hooks.leave_out_calls(container)
+    container.callbacks.append(listener)
+    container.on_train_batch_end(0)
+    assert listener.heard == []
+    batch_hooks.put_calls_back(container)
+    container.on_train_batch_end(1)
+    container.on_epoch_end(0)
+    assert listener.heard == [1]
+
+
+def test_the_calling_list():
+    found = []
+
+    class Finds(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            found.append(batch_hooks.calling_list())
+
+    container = keras.callbacks.CallbackList([Finds()])
+    container.on_epoch_begin(0)
+    Finds().on_epoch_begin(0)
+    assert found == [container, None]
+
+
+jax = pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="elsewhere GreedyLR has a hook at batches' ends"
+)
+
+
+@jax
+@pytest.mark.parametrize("listener", LISTENERS)
+def test_others_hear_each_batch_beside_greedy_lr(listener):
+    other, lists = listener(), []
+
+    class Lists(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            lists.append(batch_hooks.calling_list())
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        fit(linear(), [GreedyLR(update_every=1), other, Lists()], epochs=2)
+    assert sorted(getattr(other, "heard", [])) in ([], sorted([*range(5)] * 2))
+    assert getattr(other, "seen", 5) == 5
+    assert batch_hooks.CALL not in vars(lists[0])
+
+
+@jax
+def test_nobody_is_called_beside_greedy_lr_where_nobody_listens(monkeypatch):
+    called = []
+    monkeypatch.setattr(
+        keras.callbacks.CallbackList,
+        "on_train_batch_end",
+        lambda self, batch, logs=None: called.append(batch),
+    )
+    fit(linear(), [], epochs=2)
+    assert called == [*range(5)] * 2
+    called.clear()
+    history = fit(linear(), [GreedyLR(update_every=1, patience=100)], epochs=2)
+    assert called == []
+    monkeypatch.undo()
+    assert history["loss"] == fit(linear(), [], epochs=2)["loss"]
+
+
+@jax
+def test_the_progress_bar_ends_as_it_does_alone():
+    def shown(callbacks):
+        x, y = data()
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            linear().fit(x, y, batch_size=8, shuffle=False, verbose=1, callbacks=callbacks)
+        last = re.sub(r"\x1b\[\d+m|\b", "", out.getvalue()).split("\r")[-1]
+        return re.sub(r"\d+[mu]?s(/step)?", "time", last).split()
+
+    alone = shown([])
+    assert "5/5" in alone and "loss:" in alone
+    beside = shown([GreedyLR(update_every=1, patience=100)])
+    assert beside[: len(alone)] == alone
+    assert "learning_rate:" in beside[len(alone) :]
