@@ -216,13 +216,14 @@ def table_of(runs: dict, rates: dict[str, float]) -> Table:
     table.add_column("initial rate", no_wrap=True)
     table.add_column("schedule", no_wrap=True)
     for head in ("val. loss", "val. accuracy", "final rate", "seconds"):
-        table.add_column(head, justify="right")
+        # No word is cut in a window of 80 columns.
+        table.add_column(head, justify="right", min_width=max(map(len, head.split())))
     for name, rate in rates.items():
         rows = [(schedule, of) for (start, schedule), of in runs.items() if start == name]
         losses = [float(np.mean([run.val_loss[-1] for run in of])) for _, of in rows]
         for index, (schedule, of) in enumerate(rows):
             table.add_row(
-                f"{rate:g} ({name})" if index == 0 else "",
+                f"{name}, {rate:g}" if index == 0 else "",
                 schedule,
                 f"{losses[index]:.4f}",
                 f"{np.mean([run.val_accuracy[-1] for run in of]):.3f}",
