@@ -86,8 +86,8 @@ def calls_of(callbacks, monkeypatch, steps=6, **arguments):
 @pytest.mark.parametrize(
     ("listeners", "steps", "calls"),
     [
-        ([], 6, []),
-        ([lambda: keras.callbacks.ReduceLROnPlateau(monitor="loss")], 6, []),
+        ([], 6, [0]),
+        ([lambda: keras.callbacks.ReduceLROnPlateau(monitor="loss")], 6, [0]),
         ([keras.callbacks.ProgbarLogger], 6, DRAWN),
         ([keras.callbacks.ProgbarLogger], None, ALL),  # it counts them
         ([keras.callbacks.ProgbarLogger, AtBatches], 6, ALL),
@@ -107,13 +107,33 @@ def test_calls_are_put_back():
     listener = AtBatches()
     container = listed([])
     batch_hooks.leave_out_calls(container)
-    container.callbacks.append(listener)
     container.on_train_batch_end(0)
+    container.callbacks.append(listener)
+    container.on_train_batch_end(1)
     assert listener.heard == []
     batch_hooks.put_calls_back(container)
-    container.on_train_batch_end(1)
+    container.on_train_batch_end(2)
     container.on_epoch_end(0)
-    assert listener.heard == [1]
+    assert listener.heard == [2]
+
+
+class ListOfTheirOwn(keras.callbacks.CallbackList):
+    """Hears of batches itself."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.last = batch
+
+
+def test_a_list_of_the_users_own_keeps_its_calls():
+    of_a_class, of_an_instance, hearing = ListOfTheirOwn(), listed([]), Hears()
+    of_an_instance.on_train_batch_end = hearing.hear
+    for container in (of_a_class, of_an_instance):
+        batch_hooks.leave_out_calls(container)
+        container.on_train_batch_end(0)
+        batch_hooks.put_calls_back(container)
+        container.on_train_batch_end(1)
+    assert of_a_class.last == 1
+    assert hearing.heard == [0, 1]
 
 
 def test_the_calling_list():
@@ -151,7 +171,7 @@ def test_others_hear_each_batch_beside_greedy_lr(listener):
 
 
 @jax
-def test_nobody_is_called_beside_greedy_lr_where_nobody_listens(monkeypatch):
+def test_beside_greedy_lr_nobody_is_called_where_nobody_listens(monkeypatch):
     called = []
     monkeypatch.setattr(
         keras.callbacks.CallbackList,
@@ -162,7 +182,7 @@ def test_nobody_is_called_beside_greedy_lr_where_nobody_listens(monkeypatch):
     assert called == [*range(5)] * 2
     called.clear()
     history = fit(linear(), [GreedyLR(update_every=1, patience=100)], epochs=2)
-    assert called == []
+    assert called == [0, 0]
     monkeypatch.undo()
     assert history["loss"] == fit(linear(), [], epochs=2)["loss"]
 

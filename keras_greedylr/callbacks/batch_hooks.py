@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -37,25 +38,30 @@ def calling_list() -> keras.callbacks.CallbackList | None:
 
 
 def leave_out_calls(callbacks: keras.callbacks.CallbackList) -> None:
-    """Has a list, for the epoch that begins, make no calls at batches' ends that do nothing.
+    """Has a list, for the epoch that begins, leave out the calls at batches' ends that do nothing.
 
     Keras hands each batch's logs to a thread, which waits for them, makes them numbers and calls
     every callback, also where none has a hook, or only the progress bar has, which draws now and
     then. On JAX that is half the time of a `fit` whose steps take 0.1 ms.
     """
     put_calls_back(callbacks)
+    if type(callbacks) is not keras.callbacks.CallbackList or CALL in vars(callbacks):
+        return  # a list of the user's own, which may do more
     listeners = [callback for callback in callbacks.callbacks if _listens(callback)]
-    steps = (callbacks.params or {}).get("steps")
     if not listeners:
-        setattr(callbacks, CALL, _unheard)
+        seconds = math.inf
     # Where the number of steps is not known the progress bar counts them.
-    elif steps and all(type(listener) is keras.callbacks.ProgbarLogger for listener in listeners):
-        setattr(callbacks, CALL, _NowAndThen(getattr(callbacks, CALL)))
+    elif _drawn_only(listeners) and (callbacks.params or {}).get("steps"):
+        seconds = DRAWN
+    else:
+        return
+    setattr(callbacks, CALL, _Seldom(getattr(callbacks, CALL), seconds))
 
 
 def put_calls_back(callbacks: keras.callbacks.CallbackList) -> None:
     """Has a list make its calls at batches' ends again."""
-    vars(callbacks).pop(CALL, None)
+    if isinstance(vars(callbacks).get(CALL), _Seldom):
+        delattr(callbacks, CALL)
 
 
 def _listens(callback: keras.callbacks.Callback) -> bool:
@@ -67,19 +73,20 @@ def _listens(callback: keras.callbacks.Callback) -> bool:
     )
 
 
-def _unheard(batch: int, logs: Any = None) -> None:
-    """In the place of a call for which there is nobody."""
+def _drawn_only(listeners: list[keras.callbacks.Callback]) -> bool:
+    return all(type(listener) is keras.callbacks.ProgbarLogger for listener in listeners)
 
 
-class _NowAndThen:
-    """Makes a call at the first batch and then no oftener than the progress bar is drawn."""
+class _Seldom:
+    """Makes a call at an epoch's first batch and then no oftener than every so many seconds."""
 
-    def __init__(self, call: Callable):
+    def __init__(self, call: Callable, seconds: float):
         self._call = call
+        self._seconds = seconds
         self._next = 0.0
 
     def __call__(self, batch: int, logs: Any = None) -> None:
         now = time.monotonic()
         if now >= self._next:
-            self._next = now + DRAWN
+            self._next = now + self._seconds
             self._call(batch, logs)
