@@ -6,8 +6,9 @@ import re
 import types
 
 import keras
+import numpy as np
 import pytest
-from helpers import data, fit, linear
+from helpers import Spy, data, fit, linear
 
 from keras_greedylr import GreedyLR
 from keras_greedylr.callbacks import batch_hooks
@@ -149,28 +150,62 @@ def test_the_calling_list():
     assert found == [container, None]
 
 
-jax = pytest.mark.skipif(
-    keras.backend.backend() != "jax", reason="elsewhere GreedyLR has a hook at batches' ends"
+@pytest.mark.parametrize("beside", [None, keras.callbacks.ProgbarLogger, AtBatches])
+def test_who_can_do_without_being_called(beside):
+    own, heard = AtBatches(), []
+    container = listed([own, *([beside()] if beside else [])], verbose=2)
+    left_out = batch_hooks.leave_out_calls(
+        container, own, lambda batch, logs: heard.append((batch, logs))
+    )
+    for batch in ALL[:3]:
+        container.on_train_batch_end(batch, {"loss": "as it is"})
+    assert left_out == (beside is not AtBatches)
+    assert heard == [(batch, {"loss": "as it is"}) for batch in ALL[:3]] * left_out
+    assert own.heard == ([0] if left_out else ALL[:3])
+
+
+class Lists(keras.callbacks.Callback):
+    """Keeps the list it is in."""
+
+    def on_train_begin(self, logs=None):
+        self.list = batch_hooks.calling_list()
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+def test_others_hear_each_batch_beside_greedy_lr(listener):
+    other, lists = listener(), Lists()
+    with contextlib.redirect_stdout(io.StringIO()):
+        fit(linear(), [GreedyLR(update_every=1), other, lists], epochs=2)
+    if isinstance(other, Hears):
+        assert sorted(other.heard) == sorted([*range(5)] * 2)
+    else:
+        assert other.seen == 5
+    assert batch_hooks.CALL not in vars(lists.list)
+
+
+class WithAHook(Spy):
+    """Has a hook of its own beside the inherited one."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
+        self.hooked = [*getattr(self, "hooked", []), batch]
+
+
+def test_a_subclass_with_a_hook_looks_at_the_same_and_is_called():
+    plain, hooked = Spy(update_every=1), WithAHook(update_every=1)
+    for spy in (plain, hooked):
+        fit(linear(), [spy], epochs=2)
+    assert hooked.hooked == [*range(5)] * 2
+    assert len(plain.looked) == 10
+    assert hooked.looked == pytest.approx(plain.looked, rel=1e-5)
+
+
+compiled = pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="there GreedyLR has Keras' hook"
 )
 
 
-@jax
-@pytest.mark.parametrize("listener", LISTENERS)
-def test_others_hear_each_batch_beside_greedy_lr(listener):
-    other, lists = listener(), []
-
-    class Lists(keras.callbacks.Callback):
-        def on_train_begin(self, logs=None):
-            lists.append(batch_hooks.calling_list())
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        fit(linear(), [GreedyLR(update_every=1), other, Lists()], epochs=2)
-    assert sorted(getattr(other, "heard", [])) in ([], sorted([*range(5)] * 2))
-    assert getattr(other, "seen", 5) == 5
-    assert batch_hooks.CALL not in vars(lists[0])
-
-
-@jax
+@compiled
 def test_beside_greedy_lr_nobody_is_called_where_nobody_listens(monkeypatch):
     called = []
     monkeypatch.setattr(
@@ -187,7 +222,44 @@ def test_beside_greedy_lr_nobody_is_called_where_nobody_listens(monkeypatch):
     assert history["loss"] == fit(linear(), [], epochs=2)["loss"]
 
 
-@jax
+@compiled
+def test_losses_are_kept_as_training_returns_them():
+    kept = []
+
+    class Keeps(GreedyLR):
+        def _look_at_batches(self, reports):
+            kept.extend(logs["loss"] for _, logs in reports)
+            return super()._look_at_batches(reports)
+
+    fit(linear(), [Keeps(update_every=1, patience=100)])
+    assert len(kept) == 5
+    assert not any(isinstance(loss, float) for loss in kept)
+
+
+@keras.saving.register_keras_serializable("test_batch_hooks")
+class Highest(keras.metrics.Metric):
+    """Its result is its variable, which goes on changing."""
+
+    def __init__(self, name="highest"):
+        super().__init__(name=name)
+        self.highest = self.add_weight(name="highest", initializer="zeros")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.highest.assign(keras.ops.maximum(self.highest, keras.ops.max(keras.ops.abs(y_true))))
+
+    def result(self):
+        # Keras has no other way on JAX, and on TensorFlow not this one.
+        return self.highest.value if keras.backend.backend() == "jax" else self.highest
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_a_metric_whose_result_is_a_variable(run_eagerly):
+    spy = Spy(monitor="highest", mode="max", update_every=1, patience=100)
+    fit(linear(metrics=[Highest()], run_eagerly=run_eagerly), [spy])
+    y = abs(data(40)[1]).reshape(5, 8)
+    assert spy.looked == pytest.approx(np.maximum.accumulate(y.max(axis=1)).tolist(), rel=1e-6)
+
+
 def test_the_progress_bar_ends_as_it_does_alone():
     def shown(callbacks):
         x, y = data()

@@ -1,9 +1,10 @@
-"""Hearing of each batch's end; on JAX without waiting for what it reports.
+"""Hearing of each batch's end without waiting for what it reports.
 
-On JAX the training loop goes on when a step is dispatched, not when it is done. A callback with a
-hook at each batch's end makes Keras wait for the batch's logs first, and the device idles. So
-there the model's train function is wrapped for the time of a `fit`: it returns the same logs, on
-their way still, and they are waited for only where somebody wants to look at one.
+A callback with a hook at each batch's end makes Keras wait for the batch's logs first, and a device
+idles. So logs are taken as training returns them, on their way still, and waited for only where
+somebody wants to look at one. On JAX, where the loop has the model's state, the model's train
+function is wrapped for that, for the time of a `fit`; on TensorFlow it is the list of callbacks.
+PyTorch's tensors may change until they are looked at: there it is Keras' hook.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ from typing import Any
 import keras
 
 from keras_greedylr.callbacks.batch_hooks import (
+    CALL,
     add_hook,
     calling_list,
     leave_out_calls,
+    listens,
     put_calls_back,
 )
 from keras_greedylr.callbacks.batch_loss import Report, mark
 from keras_greedylr.callbacks.live_scalar import JAX, LiveScalar
 from keras_greedylr.callbacks.schedule import single_optimizers
 
+TORCH = keras.backend.backend() == "torch"
 STATE = (
     "trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables"
 )  # fmt: skip
@@ -51,34 +55,50 @@ class BatchEnds:
         self.kept: list[Report] = []
         self.wanted = 0
         self._tap: _Tap | None = None
-        if JAX:
+        # A subclass may have a hook of its own, which has to be called.
+        self._own = None if listens(callback) else callback
+        self._direct = False  # heard from the list of callbacks, and not by the hook
+        if not TORCH:
             add_hook(callback, "on_train_batch_begin", self._listen)
-        else:
-            add_hook(callback, "on_train_batch_end", self.hear)
+        if not JAX:
+            add_hook(callback, CALL, self._hook)
 
     def begin_epoch(self) -> None:
         """To be called when an epoch begins."""
-        self.batch, self.kept, self.wanted = -1, [], 0
+        self.batch, self.kept, self.wanted, self._direct = -1, [], 0, False
         self._mark = mark(self._callback._model)
         if JAX:
             self._begun = self._count()
 
     def _listen(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes its place before the first batch, when others have done so when the epoch began."""
-        if self.batch < 0:
-            model = self._callback._model
-            if self._tap is None or model.train_function is not self._tap:
-                if self._tap is not None:  # another function may be around it
-                    self._tap.ends = None
-                self._tap = _Tap(self, model)
-            self._tap.begin_epoch()
-            if (callbacks := calling_list()) is not None:
+        if self.batch >= 0:
+            return
+        callbacks = calling_list()
+        if JAX:
+            self._tap_model(self._callback._model)
+            if callbacks is not None:
                 leave_out_calls(callbacks)
+        elif callbacks is not None:
+            self._direct = leave_out_calls(callbacks, self._own, self.hear)
+
+    def _tap_model(self, model: keras.Model) -> None:
+        if self._tap is None or model.train_function is not self._tap:
+            if self._tap is not None:  # another function may be around it
+                self._tap.ends = None
+            self._tap = _Tap(self, model)
+        self._tap.begin_epoch()
+
+    def _hook(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if not self._direct:
+            self.hear(batch, logs)
 
     def hear(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes in a report when what training has come to is there."""
         self.batch = batch
-        self.kept.append((batch, dict(logs or {})))  # other callbacks may change theirs
+        # A copy, for other callbacks may change theirs; of a variable its value of now.
+        report = {name: _now(value) for name, value in (logs or {}).items()}
+        self.kept.append((batch, report))
         if self.due():
             self.look()
 
@@ -116,8 +136,8 @@ class BatchEnds:
         if self._tap is not None:
             self._tap.remove()
             self._tap = None
-            if (callbacks := calling_list()) is not None:
-                put_calls_back(callbacks)
+        if (callbacks := calling_list()) is not None:
+            put_calls_back(callbacks)
 
     def put(self, variable: keras.Variable, number: float) -> bool:
         """Sets a variable of the optimizer for the batches to come, without what Keras copies.
@@ -205,6 +225,11 @@ class _Tap:
 def _fit_of(model: keras.Model) -> Any:
     """What each `fit` of a model has of its own."""
     return getattr(getattr(model, "history", None), "params", None)
+
+
+def _now(value: Any) -> Any:
+    """A value that stays: a metric's result may be its variable, where nothing is compiled."""
+    return float(value) if hasattr(value, "assign") else value
 
 
 def _nested(logs: dict[str, Any]) -> bool:

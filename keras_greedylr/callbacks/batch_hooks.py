@@ -37,25 +37,38 @@ def calling_list() -> keras.callbacks.CallbackList | None:
     return None if frame is None else frame.f_locals["self"]
 
 
-def leave_out_calls(callbacks: keras.callbacks.CallbackList) -> None:
+def leave_out_calls(
+    callbacks: keras.callbacks.CallbackList,
+    own: keras.callbacks.Callback | None = None,
+    hear: Callable | None = None,
+) -> bool:
     """Has a list, for the epoch that begins, leave out the calls at batches' ends that do nothing.
 
-    Keras hands each batch's logs to a thread, which waits for them, makes them numbers and calls
-    every callback, also where none has a hook, or only the progress bar has, which draws now and
-    then. On JAX that is half the time of a `fit` whose steps take 0.1 ms.
+    Keras hands each batch's logs to a thread, or waits for them, makes them numbers and calls every
+    callback, also where none has a hook, or only the progress bar has, which draws now and then.
+    On JAX that is half the time of a `fit` whose steps take 0.1 ms.
+
+    Args:
+        callbacks: The list.
+        own: A callback that has a hook and can do without being called.
+        hear: Called in its place, with logs as training returns them.
+
+    Returns:
+        Whether calls are left out: not where another callback has a hook.
     """
     put_calls_back(callbacks)
     if type(callbacks) is not keras.callbacks.CallbackList or CALL in vars(callbacks):
-        return  # a list of the user's own, which may do more
-    listeners = [callback for callback in callbacks.callbacks if _listens(callback)]
-    if not listeners:
+        return False  # a list of the user's own, which may do more
+    others = [other for other in callbacks.callbacks if other is not own and listens(other)]
+    if not others:
         seconds = math.inf
     # Where the number of steps is not known the progress bar counts them.
-    elif _drawn_only(listeners) and (callbacks.params or {}).get("steps"):
+    elif _drawn_only(others) and (callbacks.params or {}).get("steps"):
         seconds = DRAWN
     else:
-        return
-    setattr(callbacks, CALL, _Seldom(getattr(callbacks, CALL), seconds))
+        return False
+    setattr(callbacks, CALL, _Seldom(getattr(callbacks, CALL), seconds, hear))
+    return True
 
 
 def put_calls_back(callbacks: keras.callbacks.CallbackList) -> None:
@@ -64,7 +77,7 @@ def put_calls_back(callbacks: keras.callbacks.CallbackList) -> None:
         delattr(callbacks, CALL)
 
 
-def _listens(callback: keras.callbacks.Callback) -> bool:
+def listens(callback: keras.callbacks.Callback) -> bool:
     """Whether a hook at a batch's end is not that of Keras' base class, which does nothing."""
     return any(
         getattr(getattr(callback, name, None), "__func__", None)
@@ -73,19 +86,22 @@ def _listens(callback: keras.callbacks.Callback) -> bool:
     )
 
 
-def _drawn_only(listeners: list[keras.callbacks.Callback]) -> bool:
-    return all(type(listener) is keras.callbacks.ProgbarLogger for listener in listeners)
+def _drawn_only(callbacks: list[keras.callbacks.Callback]) -> bool:
+    return all(type(callback) is keras.callbacks.ProgbarLogger for callback in callbacks)
 
 
 class _Seldom:
     """Makes a call at an epoch's first batch and then no oftener than every so many seconds."""
 
-    def __init__(self, call: Callable, seconds: float):
+    def __init__(self, call: Callable, seconds: float, always: Callable | None):
         self._call = call
         self._seconds = seconds
+        self._always = always
         self._next = 0.0
 
     def __call__(self, batch: int, logs: Any = None) -> None:
+        if self._always is not None:
+            self._always(batch, logs)
         now = time.monotonic()
         if now >= self._next:
             self._next = now + self._seconds
