@@ -96,9 +96,7 @@ class BatchEnds:
     def hear(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes in a report when what training has come to is there."""
         self.batch = batch
-        # A copy, for other callbacks may change theirs; of a variable its value of now.
-        report = {name: _now(value) for name, value in (logs or {}).items()}
-        self.kept.append((batch, report))
+        self.kept.append((batch, dict(logs or {})))  # other callbacks may change theirs
         if self.due():
             self.look()
 
@@ -225,11 +223,6 @@ class _Tap:
 def _fit_of(model: keras.Model) -> Any:
     """What each `fit` of a model has of its own."""
     return getattr(getattr(model, "history", None), "params", None)
-
-
-def _now(value: Any) -> Any:
-    """A value that stays: a metric's result may be its variable, where nothing is compiled."""
-    return float(value) if hasattr(value, "assign") else value
 
 
 def _nested(logs: dict[str, Any]) -> bool:
