@@ -3,8 +3,8 @@
 A callback with a hook at each batch's end makes Keras wait for the batch's logs first, and a device
 idles. So logs are taken as training returns them, on their way still, and waited for only where
 somebody wants to look at one. On JAX, where the loop has the model's state, the model's train
-function is wrapped for that, for the time of a `fit`; on TensorFlow it is the list of callbacks.
-PyTorch's tensors may change until they are looked at: there it is Keras' hook.
+function is wrapped for that, for the time of a `fit`; elsewhere the list of callbacks hands them
+over. Where that cannot be it is Keras' hook.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import keras
 from keras_greedylr.callbacks.batch_hooks import (
     CALL,
     add_hook,
-    calling_list,
     leave_out_calls,
+    list_of,
     listens,
     put_calls_back,
 )
@@ -26,7 +26,7 @@ from keras_greedylr.callbacks.batch_loss import Report, mark
 from keras_greedylr.callbacks.live_scalar import JAX, LiveScalar
 from keras_greedylr.callbacks.schedule import single_optimizers
 
-TORCH = keras.backend.backend() == "torch"
+TENSORFLOW = keras.backend.backend() == "tensorflow"
 STATE = (
     "trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables"
 )  # fmt: skip
@@ -55,13 +55,13 @@ class BatchEnds:
         self.kept: list[Report] = []
         self.wanted = 0
         self._tap: _Tap | None = None
-        # A subclass may have a hook of its own, which has to be called.
-        self._own = None if listens(callback) else callback
-        self._direct = False  # heard from the list of callbacks, and not by the hook
-        if not TORCH:
-            add_hook(callback, "on_train_batch_begin", self._listen)
+        self._direct = False  # the list of callbacks has handed over reports in this epoch
+        self._only_hook = None  # but a hook of a subclass has to be called
+        add_hook(callback, "on_train_batch_begin", self._listen)
         if not JAX:
+            hooked = listens(callback)
             add_hook(callback, CALL, self._hook)
+            self._only_hook = None if hooked else vars(callback)[CALL]
 
     def begin_epoch(self) -> None:
         """To be called when an epoch begins."""
@@ -74,13 +74,15 @@ class BatchEnds:
         """Takes its place before the first batch, when others have done so when the epoch began."""
         if self.batch >= 0:
             return
-        callbacks = calling_list()
+        callback = self._callback
+        callbacks = list_of(callback)
         if JAX:
-            self._tap_model(self._callback._model)
+            self._tap_model(callback._model)
             if callbacks is not None:
                 leave_out_calls(callbacks)
         elif callbacks is not None:
-            self._direct = leave_out_calls(callbacks, self._own, self.hear)
+            replaced = vars(callback).get(CALL) is not self._only_hook
+            leave_out_calls(callbacks, None if replaced else callback, self._hear_directly)
 
     def _tap_model(self, model: keras.Model) -> None:
         if self._tap is None or model.train_function is not self._tap:
@@ -89,8 +91,12 @@ class BatchEnds:
             self._tap = _Tap(self, model)
         self._tap.begin_epoch()
 
+    def _hear_directly(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._direct = True
+        self.hear(batch, {name: _as_it_is(value) for name, value in (logs or {}).items()})
+
     def _hook(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if not self._direct:
+        if not self._direct or batch > self.batch:  # the list may have changed since
             self.hear(batch, logs)
 
     def hear(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -134,7 +140,7 @@ class BatchEnds:
         if self._tap is not None:
             self._tap.remove()
             self._tap = None
-        if (callbacks := calling_list()) is not None:
+        if (callbacks := list_of(self._callback)) is not None:
             put_calls_back(callbacks)
 
     def put(self, variable: keras.Variable, number: float) -> bool:
@@ -232,6 +238,18 @@ def _nested(logs: dict[str, Any]) -> bool:
 def _flat(logs: dict[str, Any]) -> dict[str, Any]:
     """Logs as Keras hands them to hooks."""
     flat: dict[str, Any] = {}
-    for name, value in logs.items():
+    for name, value in sorted(logs.items()):
         flat |= _flat(value) if isinstance(value, dict) else {name: value}
     return flat
+
+
+def _as_it_is(value: Any) -> Any:
+    """What a value of the logs is now, also when it is looked at later."""
+    if isinstance(value, dict):
+        return {name: _as_it_is(part) for name, part in value.items()}
+    if TENSORFLOW and keras.ops.is_tensor(value) and not hasattr(value, "assign"):
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):  # nor does Keras make a number of it
+        return value

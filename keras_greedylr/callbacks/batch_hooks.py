@@ -27,38 +27,45 @@ def _both(first: Callable, second: Callable, batch: int, logs: Any = None) -> No
     second(batch, logs)
 
 
-def calling_list() -> keras.callbacks.CallbackList | None:
-    """The list of callbacks that calls the hook this is called in; a user's loop may have none."""
+def list_of(callback: keras.callbacks.Callback) -> keras.callbacks.CallbackList | None:
+    """The list that calls the callback's hook this is called in; a user's loop may have none."""
     # `fit` gives callbacks no way to it.
-    file = keras.callbacks.CallbackList.__init__.__code__.co_filename
+    file = inspect.getfile(keras.callbacks.CallbackList)
     frame = inspect.currentframe()
-    while frame is not None and frame.f_code.co_filename != file:
+    while frame is not None:
+        if frame.f_code.co_filename == file:
+            found = frame.f_locals.get("self")
+            # Another one may be further out: of a `fit` in a callback of which this one is trained.
+            if isinstance(found, keras.callbacks.CallbackList) and _among(callback, found):
+                return found
         frame = frame.f_back
-    return None if frame is None else frame.f_locals["self"]
+    return None
+
+
+def _among(callback: keras.callbacks.Callback, callbacks: keras.callbacks.CallbackList) -> bool:
+    return any(one is callback for one in callbacks.callbacks)
 
 
 def leave_out_calls(
     callbacks: keras.callbacks.CallbackList,
     own: keras.callbacks.Callback | None = None,
     hear: Callable | None = None,
-) -> bool:
+) -> None:
     """Has a list, for the epoch that begins, leave out the calls at batches' ends that do nothing.
 
     Keras hands each batch's logs to a thread, or waits for them, makes them numbers and calls every
     callback, also where none has a hook, or only the progress bar has, which draws now and then.
-    On JAX that is half the time of a `fit` whose steps take 0.1 ms.
+    On JAX that is half the time of a `fit` whose steps take 0.1 ms. None is left out where another
+    callback has a hook.
 
     Args:
         callbacks: The list.
         own: A callback that has a hook and can do without being called.
         hear: Called in its place, with logs as training returns them.
-
-    Returns:
-        Whether calls are left out: not where another callback has a hook.
     """
     put_calls_back(callbacks)
     if type(callbacks) is not keras.callbacks.CallbackList or CALL in vars(callbacks):
-        return False  # a list of the user's own, which may do more
+        return  # a list of the user's own, which may do more
     others = [other for other in callbacks.callbacks if other is not own and listens(other)]
     if not others:
         seconds = math.inf
@@ -66,9 +73,8 @@ def leave_out_calls(
     elif _drawn_only(others) and (callbacks.params or {}).get("steps"):
         seconds = DRAWN
     else:
-        return False
-    setattr(callbacks, CALL, _Seldom(getattr(callbacks, CALL), seconds, hear))
-    return True
+        return
+    setattr(callbacks, CALL, _Seldom(callbacks, seconds, hear))
 
 
 def put_calls_back(callbacks: keras.callbacks.CallbackList) -> None:
@@ -91,15 +97,23 @@ def _drawn_only(callbacks: list[keras.callbacks.Callback]) -> bool:
 
 
 class _Seldom:
-    """Makes a call at an epoch's first batch and then no oftener than every so many seconds."""
+    """Makes a list's call at an epoch's first batch and then every so many seconds at most."""
 
-    def __init__(self, call: Callable, seconds: float, always: Callable | None):
-        self._call = call
+    def __init__(
+        self, callbacks: keras.callbacks.CallbackList, seconds: float, always: Callable | None
+    ):
+        self._list = callbacks
+        self._callbacks = [*callbacks.callbacks]
+        self._call = getattr(callbacks, CALL)
         self._seconds = seconds
         self._always = always
         self._next = 0.0
 
     def __call__(self, batch: int, logs: Any = None) -> None:
+        if self._list.callbacks != self._callbacks:  # one came that may listen, or went
+            put_calls_back(self._list)
+            self._call(batch, logs)
+            return
         if self._always is not None:
             self._always(batch, logs)
         now = time.monotonic()

@@ -20,7 +20,7 @@ from machine import machine
 from turns import compare, show
 
 from keras_greedylr import GreedyLR
-from keras_greedylr.callbacks.batch_hooks import calling_list, leave_out_calls
+from keras_greedylr.callbacks.batch_hooks import leave_out_calls, list_of
 
 RATE = 1e-3
 FACTOR = 0.999
@@ -86,7 +86,7 @@ class LeaveOut(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         """At an epoch's first batch, as GreedyLR does."""
         if batch == 0:
-            leave_out_calls(calling_list())
+            leave_out_calls(list_of(self))
 
 
 def one_layer():
