@@ -36,7 +36,7 @@ class BatchEnds:
     """Keeps what a `fit` reports at its batches' ends, until a callback has to look.
 
     Args:
-        callback: The callback. It gets a hook, where Keras has one that costs nothing.
+        callback: The callback. It gets hooks at each batch's begin and, not on JAX, at its end.
         look: Called, when it is time, with the reports since it was called last: the index of a
             batch, of several in one execution the last, and its logs, numbers or what will be
             some. What training has come to is there, and `put` works. Returns how many batches
@@ -56,7 +56,7 @@ class BatchEnds:
         self.wanted = 0
         self._tap: _Tap | None = None
         self._direct = False  # the list of callbacks has handed over reports in this epoch
-        self._only_hook = None  # but a hook of a subclass has to be called
+        self._only_hook = None  # the hook it has, if no subclass or user gave it another
         add_hook(callback, "on_train_batch_begin", self._listen)
         if not JAX:
             hooked = listens(callback)
