@@ -1,6 +1,6 @@
 """What GreedyLR costs a batch, against `fit` with no callback and with Keras' own.
 
-    python tests/benchmarks/callback_cost.py [--sets 4] [--seconds 6] [--verbose 0] [--json PATH]
+    python tests/benchmarks/callback_cost.py [--sets 8] [--seconds 6] [--verbose 0] [--json PATH]
 
 The contestants train in turns of some steps, as `turns.py` says. Two networks: one dense layer,
 where a batch costs next to nothing and a callback shows most, and a small convolutional network on
@@ -137,7 +137,7 @@ def changes(optimizer):
 def main():
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sets", type=int, default=4, help="of models, for each network")
+    parser.add_argument("--sets", type=int, default=8, help="of models, for each network")
     parser.add_argument("--seconds", type=float, default=6.0, help="that each set is trained")
     parser.add_argument("--verbose", type=int, choices=(0, 1, 2), default=0, help="as in fit")
     parser.add_argument("--json", type=Path, help="where the figures are written, too")
