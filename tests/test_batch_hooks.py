@@ -111,6 +111,24 @@ def test_the_calling_list():
     assert found == [container, None]
 
 
+def test_the_calling_list_where_its_making_is_wrapped(monkeypatch):
+    original = keras.callbacks.CallbackList.__init__
+
+    def wrapped(self, *arguments, **named):
+        original(self, *arguments, **named)
+
+    monkeypatch.setattr(keras.callbacks.CallbackList, "__init__", wrapped)
+    found = []
+
+    class Finds(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            found.append(batch_hooks.list_of(self))
+
+    container = keras.callbacks.CallbackList([Finds()])
+    container.on_epoch_begin(0)
+    assert found == [container]
+
+
 @pytest.mark.parametrize("beside", [None, keras.callbacks.ProgbarLogger, AtBatches])
 def test_who_can_do_without_being_called(beside):
     own, heard = AtBatches(), []

@@ -215,6 +215,26 @@ def test_values_are_those_of_their_batch(nested):
     assert spy.looked == [1, 2, 3, 4, 5]
 
 
+def test_names_at_two_levels_of_the_logs():
+    class Nests(keras.Sequential):
+        def train_step(self, *arguments):
+            result = super().train_step(*arguments)
+            logs, *state = result if isinstance(result, tuple) else (result,)
+            logs = {"z": {"loss": 2.0 * logs["loss"]}, "loss": logs["loss"]}
+            return (logs, *state) if state else logs
+
+    spies = []
+    for model_class in (keras.Sequential, Nests):
+        model = model_class(linear().layers)
+        model.build((None, 3))
+        model.compile(optimizer=keras.optimizers.SGD(0.01), loss="mse")
+        spies.append(Spy(update_every=5))
+        fit(model, [spies[-1]])
+    # Keras, and so what a hook is told, goes by the names in order: the last one wins.
+    plain, nested = (spy.looked for spy in spies)
+    assert nested == pytest.approx([2.0 * loss for loss in plain], rel=1e-5)
+
+
 def test_a_callback_without_a_list():
     plain, bare = Spy(update_every=1), Spy(update_every=1)
     fit(linear(), [plain])

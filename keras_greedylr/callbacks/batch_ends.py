@@ -97,12 +97,12 @@ class BatchEnds:
 
     def _hook(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if not self._direct or batch > self.batch:  # the list may have changed since
-            self.hear(batch, logs)
+            self.hear(batch, dict(logs or {}))  # other callbacks may change theirs
 
-    def hear(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Takes in a report when what training has come to is there."""
+    def hear(self, batch: int, logs: dict[str, Any]) -> None:
+        """Takes in a report, and keeps it, when what training has come to is there."""
         self.batch = batch
-        self.kept.append((batch, dict(logs or {})))  # other callbacks may change theirs
+        self.kept.append((batch, logs))
         if self.due():
             self.look()
 

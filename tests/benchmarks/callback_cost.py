@@ -32,7 +32,7 @@ CONTESTANTS = {
     "empty batch hook": lambda: [EmptyHook()],  # what Keras itself takes for one
     "ReduceLROnPlateau": lambda: [keras.callbacks.ReduceLROnPlateau(monitor="loss")],
     "losses read, nothing done": lambda: [ReadLosses()],  # the least a look can take
-    "unheard calls left out": lambda: [LeaveOut()],  # JAX: what GreedyLR does before it looks
+    "unheard calls left out": lambda: [LeaveOut()],  # what GreedyLR does beside looking
     "GreedyLR every epoch": lambda: [GreedyLR(patience=0)],
     "GreedyLR every batch": lambda: [every_batch()],
 }
