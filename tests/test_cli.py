@@ -6,7 +6,8 @@ import keras
 import pytest
 
 import keras_greedylr
-from keras_greedylr.cli import FromSpec, main
+from keras_greedylr.cli import main
+from keras_greedylr.from_spec import FromSpec
 
 
 def test_version_names_what_a_bug_report_needs(capsys):

@@ -31,7 +31,8 @@ MAY_KNOW = {
     "optimizers": BASE,
     "find_lr": {*BASE, "callbacks"},
     "compare": {*BASE, "callbacks", "optimizers", "find_lr"},
-    "cli": {*BASE, "callbacks", "optimizers", "find_lr", "compare", "__init__"},
+    "from_spec": set(),
+    "cli": {*BASE, "callbacks", "optimizers", "find_lr", "compare", "from_spec", "__init__"},
     "__init__": {*BASE, "callbacks", "optimizers", "compare"},
 }
 
