@@ -209,7 +209,14 @@ class GreedyRule:
             metric: The new value. One that is not finite is skipped: it
                 changes nothing but `event`.
             *more: Those after it; `event` is what the last one did.
+
+        Raises:
+            ValueError: if `state` is no `GreedyState`, or a value is no number.
         """
+        if not isinstance(state, GreedyState):
+            raise ValueError(
+                f"`state` must be a GreedyState, as `init` returns it. Received: state={state!r}"
+            )
         (
             rate, initial, smooth, best, window, good, bad, cooling, warming,
             floor_cuts, seen, ceiling, event,
@@ -219,6 +226,10 @@ class GreedyRule:
                 value = float(value)
             except OverflowError:  # an integer too large for a float
                 value = math.inf
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"`metric` must be a number. Received: metric={value!r}"
+                ) from error
             if not math.isfinite(value):
                 event = "skipped"
                 continue

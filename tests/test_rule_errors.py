@@ -8,6 +8,8 @@ import pytest
 
 from keras_greedylr import GreedyRule, GreedyState
 
+START = GreedyRule().init(0.1)
+
 
 @pytest.mark.parametrize(
     "arguments, message",
@@ -55,6 +57,23 @@ def test_initial_rates_out_of_range(rate):
         GreedyRule().init(rate)
     expected = "`learning_rate` must be a finite number > 0. Received: learning_rate="
     assert str(error.value) == f"{expected}{rate!r}"
+
+
+@pytest.mark.parametrize(
+    "state, values, message",
+    [
+        (START, (None,), "`metric` must be a number. Received: metric=None"),
+        (START, (1.0, "low"), "`metric` must be a number. Received: metric='low'"),
+        (START, ({"loss": 1.0},), "`metric` must be a number. Received: metric={'loss': 1.0}"),
+        (START, (np.ones(2),), "`metric` must be a number. Received: metric=array([1., 1.])"),
+        ({}, (1.0,), "`state` must be a GreedyState, as `init` returns it. Received: state={}"),
+        (0.1, (1.0,), "`state` must be a GreedyState, as `init` returns it. Received: state=0.1"),
+    ],
+)
+def test_what_update_refuses(state, values, message):
+    with pytest.raises(ValueError) as error:
+        GreedyRule().update(state, *values)
+    assert str(error.value) == message
 
 
 def test_numpys_numbers_are_taken_as_pythons():
