@@ -78,7 +78,8 @@ def _train_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder of the policy")
     parser.add_argument(
         "--minutes", type=float,
-        help=f"begin no iteration after that; default {MINUTES:g}, with --iterations no limit",
+        help="begin no iteration but the first after that; "
+        f"default {MINUTES:g}, with --iterations no limit",
     )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on with what --out began")
     parser.add_argument(

@@ -159,13 +159,14 @@ class Trainer:
 
         Args:
             report: Called after each iteration with its number and metrics.
-            minutes: Time after which no further iteration is begun.
+            minutes: Time after which no further iteration is begun. One always is: a policy
+                that was never trained is no result.
         """
         begin = time.monotonic()
         while int(self.iteration) < self.config.iterations:
+            report(int(self.iteration) + 1, self.iterate())
             if minutes is not None and time.monotonic() - begin > 60 * minutes:
                 return
-            report(int(self.iteration) + 1, self.iterate())
 
     def iterate(self) -> Metrics:
         """Collects one episode of every run, learns from it, logs it and saves a checkpoint."""

@@ -19,13 +19,14 @@ TINY = ["--problems", "teacher", "--runs", "4", "--epochs", "1", "--hidden", "8"
 def test_train_resume_and_evaluate(tmp_path, capsys):
     out = tmp_path / "mine"
     train = [*TINY, "--out", str(out), "--iterations", "2", "--evaluate", "none"]
-    assert main([*train, "--minutes", "1e-9"]) == 0  # none begun: an untrained policy
-    assert load_policy(out, "numpy").card["iterations"] == 0
-    assert "stopped after 0 of 2 iterations; --resume goes on" in capsys.readouterr().err
-    assert main([*train, "--resume"]) == 0
+    assert main([*train, "--resume", "--minutes", "1e-9"]) == 0
     said = capsys.readouterr().err
     assert "holds no iteration to go on from: training from the start" in said
-    assert "stopped after" not in said
+    assert "stopped after 1 of 2 iterations; --resume goes on" in said
+    assert load_policy(out, "numpy").card["iterations"] == 1
+    assert main([*train, "--resume"]) == 0
+    said = capsys.readouterr().err
+    assert "holds no iteration" not in said and "stopped after" not in said
     assert main(train) == 2 and "Pass --resume" in capsys.readouterr().err
     policy = load_policy(out)
     assert policy.card["iterations"] == 2 and policy.card["config"]["problems"] == "teacher"
