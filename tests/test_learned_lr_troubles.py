@@ -169,6 +169,16 @@ def test_a_short_training_is_warned_of(make_model, regression):
         assert (expected is None and not shown) or expected in shown[0]
 
 
+def test_a_fit_of_no_epochs_does_nothing(make_model, regression):
+    model = make_model()
+    before = float(model.optimizer.learning_rate)
+    x, y = regression
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        model.fit(x, y, epochs=0, verbose=0, callbacks=[LearnedLR(decide_every=1)])
+    assert float(model.optimizer.learning_rate) == before
+
+
 def test_it_goes_to_other_processes():
     policy = load_policy("default")
     copy = pickle.loads(pickle.dumps(LearnedLR(total_steps=50)))

@@ -1,5 +1,6 @@
 """Reads the event files back with TensorBoard's own reader."""
 
+import contextlib
 import copy
 import itertools
 import os
@@ -145,6 +146,21 @@ def test_a_subclass_may_have_a_hook_of_its_own(tmp_path, make_model, regression,
     logger = copied(Counting(tmp_path))
     fit(make_model(), regression, [logger])
     assert logger.seen == len(read(tmp_path)[0]["batch_loss"]) == EPOCHS * BATCHES
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_a_copy_of_a_logger_that_was_used_writes_its_own_file(
+    tmp_path, make_model, regression, ended, duplicate
+):
+    logger, model = ScheduleLogger(tmp_path), make_model()
+    stop = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: 1 / 0)
+    with contextlib.nullcontext() if ended else pytest.raises(ZeroDivisionError):
+        fit(model, regression, [logger] if ended else [logger, stop])
+    own = duplicate(logger)
+    assert own._events is None and logger._events is not None
+    fit(own.model, regression, [own])
+    assert len(list((tmp_path / "train").iterdir())) == 2
 
 
 def test_a_second_fit_goes_on_counting(tmp_path, make_model, regression):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from keras_greedylr import observation
 from keras_greedylr.callbacks.batch_loss import BatchLoss
+from keras_greedylr.callbacks.learned_state import CARRIED, LearnedState
 from keras_greedylr.callbacks.loss_guard import LossGuard
 from keras_greedylr.callbacks.metric_direction import known_direction
 from keras_greedylr.callbacks.schedule import Schedule
@@ -142,6 +142,8 @@ class LearnedLR(Schedule):
         check_float("learning_rate", learning_rate, above=0.0)
         params = self.params or {}
         steps, epochs = params.get("steps"), params.get("epochs")
+        if epochs == 0:  # nothing is trained: any length will do
+            epochs = 1
         total = self.total_steps or (steps or 0) * (epochs or 0)
         if not total:
             raise ValueError(
@@ -180,28 +182,18 @@ class LearnedLR(Schedule):
         self._guard.begin_interval()
 
     def _snapshot(self) -> Any:
-        return {
-            "history": _jsonables(np.ravel(self._history)),
-            "weights": _jsonables(self._weights),
-            "movement": _jsonables(self._movement),
-            "guard": asdict(self._guard),
-            "steps": self._steps,
-            **{name: _jsonable(getattr(self, f"_{name}")) for name in _CARRIED},
-        }
+        carried = {name: getattr(self, f"_{name}") for name in CARRIED}
+        return LearnedState(
+            self._history, self._weights, self._movement, self._guard, self._steps, carried
+        ).to_dict()
 
     def _restore(self, snapshot: Any) -> float:
-        # `np.array` reads None, which stands for what is not finite, as NaN.
-        history, self._weights, self._movement = (
-            np.array(snapshot[name], np.float32) for name in ("history", "weights", "movement")
-        )
-        self._history = observation.History(*history[:, None])
-        fast, slow, reports, tripped = (snapshot["guard"][f.name] for f in fields(LossGuard))
-        self._guard = LossGuard(float(fast), float(slow), int(reports), bool(tripped))
-        for name, kind in _CARRIED.items():
-            value = snapshot[name]
-            setattr(self, f"_{name}", math.nan if value is None else kind(value))
-        if snapshot["steps"] is not None and self._steps is not None:  # now of another size?
-            self._done = round(self._done * self._steps / snapshot["steps"])
+        state = LearnedState.from_dict(snapshot)
+        self._history, self._weights, self._movement, self._guard, steps, carried = state
+        for name, value in carried.items():
+            setattr(self, f"_{name}", value)
+        if steps is not None and self._steps is not None:  # now of another size?
+            self._done = round(self._done * self._steps / steps)
         if self._epoch == 0 and self.total_steps is None:  # epochs count anew, batches go on
             self._total += self._done
             self._interval = self.decide_every or self._total / self._policy.decisions
@@ -209,7 +201,9 @@ class LearnedLR(Schedule):
         self._decisions = min(self._decisions, math.floor(self._done / self._interval))
         progress = _array(min(self._done / self._total, 1.0))
         self._history = observation.prolong(np, self._history, progress)
-        return float(observation.rate(np, self._history)[0])
+        rate = float(observation.rate(np, self._history)[0])
+        check_float("learning_rate", rate, above=0.0)
+        return rate
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Reads the rate training begins with; warns if it will be short."""
@@ -356,25 +350,5 @@ class LearnedLR(Schedule):
         self._apply("batch", batch, rate, f"the guard takes it back, the {self.monitor} {what}")
 
 
-# What a state file holds beside history and weights, and of which kind it is.
-_CARRIED = {
-    "done": int,
-    "decisions": int,
-    "due": bool,
-    "validation": float,
-    "losses": int,
-    "sum": float,
-    "sum_of_squares": float,
-}
-
-
 def _array(value: float) -> np.ndarray:
     return np.array([value], np.float32)
-
-
-def _jsonables(values: np.ndarray) -> list[float | None]:
-    return [_jsonable(value) for value in values.tolist()]
-
-
-def _jsonable(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -202,7 +202,7 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
             return
         try:
             rate = self._restore(states.after(epoch))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"State file '{self.state_path}' cannot be used: {error}") from error
         self._saved = (
             {} if states.finished else {e: s for e, s in states.epochs.items() if e < epoch}

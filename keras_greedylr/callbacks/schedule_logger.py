@@ -83,6 +83,9 @@ class ScheduleLogger(keras.callbacks.Callback):
     def __copy__(self) -> ScheduleLogger:
         return copied(self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_events": None}  # a copy writes a file of its own
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Opens the event file and finds the schedule."""
         if self._events is not None:  # of a `fit` that was interrupted
