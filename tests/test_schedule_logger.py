@@ -4,6 +4,7 @@ import contextlib
 import copy
 import itertools
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -149,11 +150,14 @@ def test_a_subclass_may_have_a_hook_of_its_own(tmp_path, make_model, regression,
 
 
 @pytest.mark.parametrize("ended", [True, False])
-@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda logger: pickle.loads(pickle.dumps(logger))]
+)
 def test_a_copy_of_a_logger_that_was_used_writes_its_own_file(
     tmp_path, make_model, regression, ended, duplicate
 ):
     logger, model = ScheduleLogger(tmp_path), make_model()
+    model.compile(keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 99)), "mse")
     stop = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: 1 / 0)
     with contextlib.nullcontext() if ended else pytest.raises(ZeroDivisionError):
         fit(model, regression, [logger] if ended else [logger, stop])

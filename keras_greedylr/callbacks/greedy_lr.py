@@ -60,8 +60,8 @@ class GreedyLR(Schedule):
         factor, patience, min_delta, min_delta_mode, window, cooldown, warmup,
             phases, reset_after: See `GreedyRule`. Counts are of evaluations:
             epochs, validations, or groups of `update_every` batches.
-        min_lr: Float or None. None: 0.01 times the initial rate.
-        max_lr: Float or None. None: 100 times the initial rate.
+        min_lr: Float or None. None: 0.01 times the initial rate, or `max_lr` if that is lower.
+        max_lr: Float or None. None: 100 times the initial rate, or `min_lr` if that is higher.
         horizon: Integer, None, or `"fit"`: the evaluations this `fit` will make. Over the
             last 30 % of them the upper bound falls to `min_lr`. A validation is
             reckoned at each epoch; an evaluation that is not finite does not count.

@@ -79,12 +79,14 @@ class ScheduleLogger(keras.callbacks.Callback):
         self.log_dir = Path(log_dir)
         self.update_every: Any = update_every
         self._events: Any = None
+        self._rate_of_step: Any = None
 
     def __copy__(self) -> ScheduleLogger:
         return copied(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_events": None}  # a copy writes a file of its own
+        # An open file and compiled code cannot be copied, and each `fit` makes its own.
+        return {**self.__dict__, "_events": None, "_rate_of_step": None}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Opens the event file and finds the schedule."""
