@@ -23,9 +23,26 @@ def test_schedules_of_keras(tmp_path, make_model, regression, update_every):
     assert "CosineDecay" in texts["schedule/configuration"][0]
 
 
-@pytest.mark.parametrize("eagerly", [False, True])
-def test_a_schedule_of_keras_is_compiled_as_the_step_is(tmp_path, make_model, regression, eagerly):
-    calls = []
+@pytest.fixture
+def all_eager():
+    """TensorFlow compiles nothing."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config")
+@pytest.mark.parametrize("eager", ["nothing", "the model", "everything"])
+def test_a_schedule_of_keras_is_compiled_as_the_step_is(
+    request, tmp_path, make_model, regression, eager
+):
+    if eager == "everything":
+        if keras.backend.backend() != "tensorflow":
+            pytest.skip("a switch of TensorFlow's")
+        request.getfixturevalue("all_eager")
+    eagerly, calls = eager != "nothing", []
 
     class Halving(keras.optimizers.schedules.LearningRateSchedule):
         def __call__(self, step):
@@ -33,7 +50,7 @@ def test_a_schedule_of_keras_is_compiled_as_the_step_is(tmp_path, make_model, re
             half = step // 8
             return 0.5 ** (int(half) if eagerly else keras.ops.cast(half, "float32"))
 
-    model = make_model(Halving(), run_eagerly=eagerly)
+    model = make_model(Halving(), run_eagerly=eager == "the model")
     fit(model, regression, [ScheduleLogger(tmp_path)])
     scalars, texts = read(tmp_path)
     assert "get_config" in texts["schedule/configuration"][0]  # it has none, and is none the worse

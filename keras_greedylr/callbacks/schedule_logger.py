@@ -245,10 +245,11 @@ def _compiled(schedule: Any, model: keras.Model) -> Callable[[int], float]:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        signature = [tf.TensorSpec((), tf.int64)]
-        function = tf.function(schedule, input_signature=signature, autograph=False)
-        of_step = function.get_concrete_function()  # a third less than finding it at each call
-        return lambda step: float(of_step(tf.constant(step, tf.int64)))
+        if not tf.config.functions_run_eagerly():
+            signature = [tf.TensorSpec((), tf.int64)]
+            function = tf.function(schedule, input_signature=signature, autograph=False)
+            of_step = function.get_concrete_function()  # a third less than finding it at each call
+            return lambda step: float(of_step(tf.constant(step, tf.int64)))
     if backend == "jax":
         import jax
 
