@@ -52,7 +52,13 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
+def check_bool(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}")
+
+
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Raises ValueError unless `value` is one of `choices`."""
-    if value not in choices:
+    if np.ndim(value) or value not in choices:  # an array is not even unequal
         raise ValueError(f"`{name}` must be one of {tuple(choices)}. Received: {name}={value!r}")

@@ -179,8 +179,11 @@ def test_weights_are_set_inside_as_well(wrap, make_model, regression):
     optimizers[1].set_weights(weights)
     for variable, weight in zip(optimizers[1].variables, weights, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(variable), weight)
-    with pytest.raises(ValueError, match=r"argument 2 is shorter|shorter than"):
-        optimizers[1].set_weights(weights[:-1])
+    with pytest.raises(
+        ValueError, match=f"the {len(weights)} variables of.*{len(weights) - 1} arrays"
+    ):
+        optimizers[1].set_weights([weight + 1.0 for weight in weights[:-1]])
+    np.testing.assert_array_equal(ops.convert_to_numpy(optimizers[1].variables[0]), weights[0])
 
 
 @pytest.mark.parametrize("make", [Prodigy, ScheduleFreeAdamW])
@@ -231,6 +234,14 @@ def test_and_inside_loss_scaling():
             ),
             "float for its learning rate.*CosineDecay",
         ),
+        (lambda: HypergradientDescent(keras.optimizers.SGD(), per_parameter="no"), "True or False"),
+        (lambda: Prodigy(-1.0), "learning_rate=-1.0"),
+        (lambda: Prodigy(decouple="no"), "decouple='no'"),
+        (lambda: Prodigy(use_bias_correction=1), "use_bias_correction=1"),
+        (lambda: Prodigy(safeguard_warmup=None), "safeguard_warmup=None"),
+        (lambda: ScheduleFreeSGD(float("nan")), "learning_rate=nan"),
+        (lambda: ScheduleFreeAdamW(-0.01), "learning_rate=-0.01"),
+        (lambda: ArmijoLineSearch(reset=np.zeros(2)), r"one of \('keep'.*array"),
         (lambda: ArmijoLineSearch(c=1.0), "c=1.0"),
         (lambda: ArmijoLineSearch(reset="never"), "reset='never'"),
         (lambda: ArmijoLineSearch(2.0, max_learning_rate=1.0), "max_learning_rate=1.0"),

@@ -10,7 +10,10 @@ import contextlib
 
 import helpers
 import keras
+import numpy as np
 from given_losses import LOSSES, fit, greedy, make_model
+
+from keras_greedylr import GreedyRule
 
 
 def spread():
@@ -32,11 +35,16 @@ def main():
     scope, devices = spread()
     with scope:
         model, plain = make_model(greedy()), helpers.linear()
+        short = make_model(greedy(GreedyRule(patience=9)))
     probe, spy = helpers.Probe(), helpers.Spy(update_every=1, **helpers.EAGER)
     fit(model, LOSSES, [probe])
     weight = float(model.get_weights()[0][0, 0])
     helpers.fit(plain, [spy], samples=38, epochs=2)
+    if keras.backend.backend() == "tensorflow":
+        short.fit(np.ones((5, 1)), np.full((5, 1), 2.0), batch_size=2, verbose=0)
+    state = short.optimizer.state
     shown = {"devices": devices, "rates": probe.batches, "weight": weight, "losses": spy.looked}
+    shown["short"] = [state.metric, state.best, state.good, state.bad]
     print(json.dumps(shown))
 
 

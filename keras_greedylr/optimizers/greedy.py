@@ -56,7 +56,9 @@ class GreedyOptimizer(LossScaleOptimizer):
 
     It owns the rate: set it by `optimizer.learning_rate = 0.1`. Of what the inner
     optimizer's variable is assigned by itself the rule does not know; use no callback
-    beside it that sets the rate, either. Clipping, averages, weight decay
+    beside it that sets the rate, either. Under `tf.distribute` it is the mean of the replicas'
+    losses, as Keras' gradient is, without those that are zero: replicas without samples have that.
+    Clipping, averages, weight decay
     and accumulation are the inner optimizer's.
     If the global policy is `mixed_float16` by now, the inner optimizer is put into a
     `LossScaleOptimizer`, as `compile` would do. A model that has this policy to itself,
@@ -117,7 +119,10 @@ class GreedyOptimizer(LossScaleOptimizer):
         rule: GreedyRule,
         name: str = "greedy_optimizer",
     ):
-        rate = getattr(_single(inner_optimizer), "_learning_rate", None)
+        single = _single(inner_optimizer)
+        # The rate of those that stand around others, as `MultiOptimizer` does, moves nothing.
+        around = isinstance(single, LossScaleOptimizer) or hasattr(single, "optimizers")
+        rate = None if around else getattr(single, "_learning_rate", None)
         if isinstance(inner_optimizer, GreedyOptimizer) or not isinstance(rate, keras.Variable):
             raise ValueError(
                 "`inner_optimizer` must be an optimizer with a float for its learning rate, or a "
@@ -361,11 +366,16 @@ def _array(variable: keras.Variable) -> np.ndarray:
 
 
 def _over_replicas(loss: Any) -> Any:
-    """The loss of the whole batch; under `tf.distribute` each replica has a part of it."""
+    """The loss of the whole batch; under `tf.distribute` each replica has a part of it.
+
+    Of a short batch a replica may get no samples, whose loss Keras makes zero. It is left out.
+    """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         replicas = tf.distribute.get_replica_context()
         if replicas is not None and replicas.num_replicas_in_sync > 1:
-            return replicas.all_reduce(tf.distribute.ReduceOp.SUM, loss)
+            parts = tf.stack([loss, tf.cast(loss != 0.0, loss.dtype)])
+            total, some = tf.unstack(replicas.all_reduce(tf.distribute.ReduceOp.SUM, parts))
+            return total * (replicas.num_replicas_in_sync / tf.maximum(some, 1.0))
     return loss

@@ -21,7 +21,7 @@ from keras import ops
 
 from keras_greedylr.optimizers.scalars import add_scalar, constant, set_weights, to_rate
 from keras_greedylr.optimizers.two_pass import TwoPassOptimizer
-from keras_greedylr.validation import check_choice, check_float
+from keras_greedylr.validation import check_bool, check_choice, check_float
 
 # Their step is the rate times something that does not depend on the weights.
 INNER_OPTIMIZERS = (
@@ -98,6 +98,7 @@ class HypergradientDescent(TwoPassOptimizer):
             )
         check_float("hyper_learning_rate", hyper_learning_rate, least=0.0)
         check_choice("mode", mode, ("additive", "multiplicative"))
+        check_bool("per_parameter", per_parameter)
         # The rate lives in the inner optimizer, where those who log rates look;
         # what wraps an update (clipping, decay, averages) is done here.
         super().__init__(

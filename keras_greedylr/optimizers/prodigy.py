@@ -14,13 +14,14 @@ from keras import ops
 
 from keras_greedylr.optimizers.scalars import (
     add_scalar,
+    check_rate,
     constant,
     maximum,
     minimum,
     refuse_half_precision,
 )
 from keras_greedylr.optimizers.two_pass import TwoPassOptimizer
-from keras_greedylr.validation import check_float, check_int
+from keras_greedylr.validation import check_bool, check_float, check_int
 
 
 @keras.saving.register_keras_serializable(package="keras_greedylr")
@@ -96,6 +97,7 @@ class Prodigy(TwoPassOptimizer):
         name: str = "prodigy",
         **kwargs: Any,
     ):
+        check_rate(learning_rate)
         check_float("beta_1", beta_1, least=0.0, below=1.0)
         check_float("beta_2", beta_2, above=0.0, below=1.0)
         if beta_3 is not None:
@@ -110,6 +112,9 @@ class Prodigy(TwoPassOptimizer):
         if growth_rate is not None:
             check_float("growth_rate", growth_rate, least=1.0)
         check_int("slice_p", slice_p, least=1)
+        check_bool("decouple", decouple)
+        check_bool("use_bias_correction", use_bias_correction)
+        check_bool("safeguard_warmup", safeguard_warmup)
         super().__init__(
             learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs
         )

@@ -9,6 +9,7 @@ those also make a tensor of a number: a copy from the host to the device.
 from __future__ import annotations
 
 import itertools
+import numbers
 from typing import Any
 
 import keras
@@ -31,7 +32,16 @@ def add_scalar(optimizer: keras.optimizers.Optimizer, name: str, value: float = 
 
 
 def set_weights(optimizer: Any, weights: list[Any]) -> None:
-    """Sets the variables of an optimizer around another one: Keras sets its own and no more."""
+    """Sets the variables of an optimizer around another one: Keras sets its own and no more.
+
+    Raises:
+        ValueError: if there are more or fewer weights than variables; nothing is set then.
+    """
+    if len(weights) != len(optimizer.variables):
+        raise ValueError(
+            f"`weights` must be an array for each of the {len(optimizer.variables)} variables of "
+            f"{type(optimizer).__name__}. Received: {len(weights)} arrays"
+        )
     own = len(optimizer._variables)
     keras.optimizers.Optimizer.set_weights(optimizer, weights[:own])
     for variable, weight in zip(optimizer.variables[own:], weights[own:], strict=True):
@@ -59,6 +69,12 @@ def to_rate(value: Any) -> float:
         value = float(ops.convert_to_numpy(value))
     check_float("learning_rate", value, above=0.0)
     return float(value)
+
+
+def check_rate(value: Any) -> None:
+    """Raises ValueError for a number that is no learning rate; schedules and callables may pass."""
+    if isinstance(value, numbers.Real):
+        check_float("learning_rate", value, least=0.0)
 
 
 def constant(value: float, dtype: Any) -> Any:

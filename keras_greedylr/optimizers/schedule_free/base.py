@@ -20,7 +20,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_greedylr.optimizers.scalars import add_scalar, constant, maximum, minimum
+from keras_greedylr.optimizers.scalars import add_scalar, check_rate, constant, maximum, minimum
 from keras_greedylr.validation import check_float, check_int
 
 
@@ -37,6 +37,7 @@ class ScheduleFree(keras.optimizers.Optimizer, abc.ABC):
         name: str,
         **kwargs: Any,
     ):
+        check_rate(learning_rate)
         if weight_decay is not None:
             check_float("weight_decay", weight_decay, least=0.0)
         check_int("warmup_steps", warmup_steps, least=0)
