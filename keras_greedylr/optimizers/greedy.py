@@ -56,8 +56,8 @@ class GreedyOptimizer(LossScaleOptimizer):
 
     It owns the rate: set it by `optimizer.learning_rate = 0.1`. Of what the inner
     optimizer's variable is assigned by itself the rule does not know; use no callback
-    beside it that sets the rate, either. Under `tf.distribute` it is the mean of the replicas'
-    losses, as Keras' gradient is, without those that are zero: replicas without samples have that.
+    beside it that sets the rate, either. Under `tf.distribute` the rule sees the mean of the
+    replicas' losses, without those that are zero, as the loss of a replica without samples is.
     Clipping, averages, weight decay
     and accumulation are the inner optimizer's.
     If the global policy is `mixed_float16` by now, the inner optimizer is put into a
