@@ -17,6 +17,7 @@ from keras_greedylr.validation import check_float, check_int
 
 SMOOTHING = 0.9  # decay of the losses' average
 BLOWN_UP = 4.0  # the test ends where the average is so many times its lowest value
+SETTLE = 10  # losses before their average is one: the first alone may be a lucky batch's
 NOT_OURS = {"epochs", "initial_epoch", "validation_data", "validation_split", "verbose"}
 MARGIN = 10.0  # the suggestion is so many times below the rate of the lowest average
 
@@ -33,7 +34,7 @@ class RangeTest(NamedTuple):
     @property
     def doubt(self) -> str:
         """Why not to trust the suggestion, or an empty string: the lowest loss was at an end."""
-        lowest, doubts = int(self.smoothed.argmin()), []
+        lowest, doubts = _lowest(self.smoothed), []
         if self.suggestion < self.rates[0]:
             doubts.append("The suggestion is below the rates tried: try a smaller min_lr.")
         if lowest == len(self.rates) - 1 and not self.blew_up:
@@ -154,7 +155,13 @@ def analyse(rates: np.ndarray, losses: np.ndarray) -> RangeTest:
         average = SMOOTHING * average + (1.0 - SMOOTHING) * loss
         smoothed.append(average / (1.0 - SMOOTHING**i))  # the first average starts from zero
     curve = np.array(smoothed)
-    return RangeTest(rates, losses, curve, float(rates[curve.argmin()]) / MARGIN)
+    return RangeTest(rates, losses, curve, float(rates[_lowest(curve)]) / MARGIN)
+
+
+def _lowest(curve: np.ndarray) -> int:
+    """Where an average is lowest, once it is settled if it comes to that."""
+    settled = SETTLE if len(curve) > SETTLE else 0
+    return settled + int(curve[settled:].argmin())
 
 
 class _Ramp(Schedule):
@@ -214,8 +221,9 @@ class _Ramp(Schedule):
         self._taken += batches
         self._average = SMOOTHING * self._average + (1.0 - SMOOTHING) * loss
         smoothed = self._average / (1.0 - SMOOTHING ** len(self.losses))
-        self._lowest = min(self._lowest, smoothed)
-        self.blew_up = smoothed > BLOWN_UP * self._lowest > 0.0
+        if len(self.losses) > SETTLE:
+            self._lowest = min(self._lowest, smoothed)
+            self.blew_up = smoothed > BLOWN_UP * self._lowest > 0.0
         if self.blew_up or self._taken >= self.steps:
             self._model.stop_training = True
             return

@@ -120,8 +120,10 @@ def init(
     Args:
         xp: The array namespace.
         learning_rate: Array [B] float32 > 0, the initial rates.
-        min_rate: Array [B] float32 > 0 or `None` for `MIN_FALL * learning_rate`.
-        max_rate: Array [B] float32 or `None` for `MAX_RISE * learning_rate`.
+        min_rate: Array [B] float32 > 0 or `None` for `MIN_FALL * learning_rate`, or
+            `max_rate` where that is less.
+        max_rate: Array [B] float32 or `None` for `MAX_RISE * learning_rate`, or
+            `min_rate` where that is more.
         bound: Array [B] float32, rates above which the first interval is not stable; `NO_BOUND`
             or above, or `None` for all, where none is known.
     """
@@ -130,10 +132,15 @@ def init(
     known = bound < NO_BOUND
     learning_rate = xp.where(known, UNDER_BOUND * bound, learning_rate)
     multiplier = xp.where(known, zero, zero + START)
+    low = learning_rate * MIN_FALL if min_rate is None else min_rate
+    high = learning_rate * MAX_RISE if max_rate is None else max_rate
+    # A bound that is given may lie beyond the other's default.
+    low = xp.minimum(low, high) if min_rate is None else low
+    high = xp.maximum(low, high) if max_rate is None else high
     history = History(
         initial_rate=learning_rate,
-        min_rate=learning_rate * MIN_FALL if min_rate is None else min_rate,
-        max_rate=learning_rate * MAX_RISE if max_rate is None else max_rate,
+        min_rate=low,
+        max_rate=high,
         **dict.fromkeys(("action", "seen", "progress", "best_at", "validations"), zero),
         **dict.fromkeys(("best_validation_at", "validated_at"), zero),
         **dict.fromkeys(("first_loss", "best_loss", "fast_loss", "slow_loss"), one),

@@ -107,6 +107,14 @@ def test_losses_are_those_of_the_batches_and_end_where_they_blow_up():
     assert test.blew_up and not test.doubt
 
 
+def test_a_lucky_first_batch_is_no_measure():
+    x, y = np.ones((8, 1), "float32"), np.array([[1e-3], *[[1.0]] * 7], "float32")
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    model.compile("sgd", loss="mse")
+    test = find_lr(model, x, y, batch_size=1, steps=60, max_lr=0.1, shuffle=False)
+    assert len(test.rates) == 60 and not test.blew_up and test.suggestion > 1e-3
+
+
 def test_a_callback_that_evaluates_costs_losses_and_no_more():
     class Evaluate(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):

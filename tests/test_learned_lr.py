@@ -240,6 +240,17 @@ def test_bounds_hold(make_model, regression):
     assert len(set(probe.batches)) > 5
 
 
+@pytest.mark.parametrize(
+    ("rate", "low", "high", "expected"),
+    [(1e-6, 0.1, None, 0.1), (1.0, None, 1e-7, 1e-7), (0.128, None, None, 0.001)],
+)
+def test_a_bound_beyond_the_other_ones_default_holds(rate, low, high, expected):
+    given = (None if bound is None else np.float32([bound]) for bound in (low, high))
+    history = observation.init(np, np.float32([rate]), *given)
+    assert observation.rate(np, history) == pytest.approx(expected)
+    assert history.min_rate <= history.max_rate
+
+
 def test_the_logger_shows_the_action(make_model, regression, tmp_path):
     from test_schedule_logger import read
 

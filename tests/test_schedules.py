@@ -100,6 +100,11 @@ def test_warmup_is_the_one_keras_has(steps):
     assert float(ours(steps)) == pytest.approx(float(keras_own(steps)), rel=1e-6)
 
 
+def test_warmup_takes_unsigned_steps():
+    decay = ExponentialDecay(0.1, 10, 0.5)
+    assert float(Warmup(decay, 4)(keras.ops.cast(3, "uint8"))) == pytest.approx(0.075)
+
+
 @pytest.mark.parametrize("step", [1, 100, 399, 400, 401, 10_000])
 def test_warmup_and_inverse_square_root_are_the_transformer(step):
     # Vaswani et al. 2017, equation 3, for 512 units and 400 warmup steps.
@@ -132,6 +137,7 @@ def test_cyclic_is_the_papers_code(mode):
         (lambda: OneCycle(-1.0, 3), "maximal_learning_rate=-1.0"),
         (lambda: OneCycle(1.0, 0), "decay_steps=0"),
         (lambda: OneCycle(1.0, 3, 0.6), "warmup_fraction=0.6"),
+        (lambda: OneCycle(1.0, 3, three_phase="no"), "three_phase='no'"),
         (lambda: OneCycle(1.0, 3, initial_divisor=0.5), "initial_divisor=0.5"),
         (lambda: OneCycle(1.0, 3, anneal="step"), "anneal='step'"),
         (lambda: WarmupStableDecay(0.1, -1, 2, 3), "warmup_steps=-1"),

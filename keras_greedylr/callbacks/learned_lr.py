@@ -59,7 +59,7 @@ class LearnedLR(Schedule):
         total_steps: Integer, batches in the whole training, or None for those
             `fit` will make (epochs x steps).
         min_lr, max_lr: Float or None. Bounds of the rate; None: 2^-20 and 2^14
-            times the initial rate.
+            times the initial rate, or the other bound, where that is beyond.
         state_path: Path or None. As in `GreedyLR`: a `fit` that finds the file
             goes on where it stopped; if it counts its epochs anew, training is
             longer by as many.

@@ -9,7 +9,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_greedylr.schedules.arithmetic import as_float, half_cosine
-from keras_greedylr.validation import check_choice, check_float, check_int
+from keras_greedylr.validation import check_bool, check_choice, check_float, check_int
 
 
 @keras.saving.register_keras_serializable(package="keras_greedylr")
@@ -67,6 +67,7 @@ class OneCycle(LearningRateSchedule):
         check_float("maximal_learning_rate", maximal_learning_rate, above=0.0)
         check_int("decay_steps", decay_steps, least=1)
         check_float("warmup_fraction", warmup_fraction, above=0.0, below=1.0)
+        check_bool("three_phase", three_phase)
         if three_phase and warmup_fraction > 0.5:
             raise ValueError(
                 "`warmup_fraction` must be at most 0.5 with `three_phase=True`: coming down "

@@ -74,7 +74,7 @@ class Warmup(LearningRateSchedule):
         rate = self.schedule
         if isinstance(rate, LearningRateSchedule):
             # Before the warmup's end this is where the schedule will begin.
-            rate = rate(ops.maximum(step - self.warmup_steps, 0))
+            rate = rate(ops.maximum(step, self.warmup_steps) - self.warmup_steps)
         rate = as_float(rate)
         if not self.warmup_steps:
             return rate
