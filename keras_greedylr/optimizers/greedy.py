@@ -58,8 +58,7 @@ class GreedyOptimizer(LossScaleOptimizer):
     optimizer's variable is assigned by itself the rule does not know; use no callback
     beside it that sets the rate, either. Under `tf.distribute` the rule sees the mean of the
     replicas' losses, without those that are zero, as the loss of a replica without samples is.
-    Clipping, averages, weight decay
-    and accumulation are the inner optimizer's.
+    Clipping, averages, weight decay and accumulation are the inner optimizer's.
     If the global policy is `mixed_float16` by now, the inner optimizer is put into a
     `LossScaleOptimizer`, as `compile` would do. A model that has this policy to itself,
     or is given it later, needs `GreedyOptimizer(LossScaleOptimizer(optimizer), rule)`:
