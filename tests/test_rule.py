@@ -6,7 +6,8 @@ import pytest
 from helpers import states_of
 
 from keras_greedylr import GreedyRule, GreedyState
-from keras_greedylr.rule import ANNEAL
+
+ANNEAL = 0.3  # of the horizon, as the docstring says
 
 
 def follow(table, learning_rate=1.0, **config):
@@ -261,3 +262,39 @@ def test_the_horizon_leaves_room_below_its_bound():
     for value in range(3):  # what gets worse is cut further than the bound falls
         state = rule.update(state, value)
     assert state.learning_rate < 0.01 * state.ceiling
+
+
+def test_the_bound_is_told_once_it_falls():
+    rule = GreedyRule(horizon=10, patience=50, min_lr=0.01, max_lr=1.0)
+    bounds = [rule.bound(state) for state in states_of(rule, 0.5, [1.0] * 11)]
+    assert bounds[:7] == [None] * 7
+    assert bounds[7:] == pytest.approx([0.375, 0.125, 0.01, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "idle"),
+    [
+        ({"patience": 3}, [], 3),
+        ({"patience": 3}, [3, 2], 1),
+        ({"patience": 3}, [3, 4, 4], 1),
+        ({"patience": 0, "cooldown": 2}, [3, 4], 0),  # the stage cuts at each value
+        ({"patience": 50, "horizon": 10}, [], 7),  # then the bound may be below the rate
+        ({"patience": 50, "horizon": 10}, [1] * 8, 0),
+    ],
+)
+def test_how_long_the_rate_cannot_move(config, values, idle):
+    rule = GreedyRule(**config)
+    state = rule.init(0.1)
+    for value in values:
+        state = rule.update(state, value)
+    assert rule.idle(state) == idle
+
+
+def test_defaults():
+    """What users get who set nothing: a change of these changes their trainings."""
+    rule = GreedyRule()
+    assert (rule.factor, rule.patience, rule.window) == (0.9, 3, 1)
+    assert (rule.min_delta, rule.min_delta_mode) == (1e-4, "rel")
+    assert (rule.cooldown, rule.warmup, rule.phases) == (0, 0, "carry_on")
+    assert (rule.min_lr, rule.max_lr, rule.mode) == (1e-5, 1.0, "min")
+    assert rule.reset_after is rule.horizon is None

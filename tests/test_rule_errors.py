@@ -42,6 +42,8 @@ START = GreedyRule().init(0.1)
             "`max_lr` must not be below `min_lr`. Received: min_lr=0.1, max_lr=0.01",
         ),
         ({"reset_after": 0}, "`reset_after` must be an integer >= 1. Received: reset_after=0"),
+        ({"horizon": 0}, "`horizon` must be an integer >= 1. Received: horizon=0"),
+        ({"horizon": 1.5}, "`horizon` must be an integer >= 1. Received: horizon=1.5"),
         ({"mode": "auto"}, "`mode` must be one of ('min', 'max'). Received: mode='auto'"),
     ],
 )

@@ -51,7 +51,7 @@ def test_window_compares_means_of_what_there_is():
 
 def test_a_mean_of_the_largest_floats_is_finite():
     top = sys.float_info.max
-    for values in ([top] * 7, [-top] * 7, [top, top, -top, top, 1.0]):
+    for values in ([top] * 7, [-top] * 7, [top, top, -top, top, 1.0], [top / 2, top, top, 1.0]):
         state = states_of(GreedyRule(window=7), 0.01, values)[-1]
         exact = sum(int(value) for value in values) / len(values) if 1.0 in values else values[0]
         assert state.metric == pytest.approx(exact, rel=1e-15)
