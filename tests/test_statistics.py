@@ -19,7 +19,7 @@ FIVE = np.array([1.0, 2.0, 3.0, 4.0, 10.0])
         (ours.interquartile_mean, (FIVE[:3],), 2.0),  # too few to cut any
         (ours.interquartile_mean, (np.array([1.0, 2.0, 4.0, INF]),), 3.0),
         (ours.median, (np.array([1.0, INF, 2.0]),), 2.0),
-        (ours.win_rate, (np.array([1, 2, 3, INF]), np.array([2, 2, 1, INF])), 0.5),
+        (ours.win_rate, (np.array([1, 2, 3, INF, 0]), np.array([2, 2, 1, INF, 1])), 0.6),
         (ours.sign_test, (np.zeros(5), np.ones(5)), 2 * 0.5**5),
         (ours.sign_test, (np.array([0, 1, 1, 7]), np.array([1, 0, 2, 7])), 1.0),
         (ours.sign_test, (FIVE, FIVE), 1.0),
@@ -49,3 +49,12 @@ def test_intervals_are_scipys_and_bear_divergence():
     assert ours.estimate(values, ours.median) == mine  # the same each time
     assert ours.estimate(np.array([1.0, 2.0, 3.0, INF]), ours.median)[1:] == (1.0, INF)
     assert ours.estimate(np.array([4.0]), ours.median) == (4.0, 4.0, 4.0)
+
+
+def test_intervals_hold_95_per_cent():
+    """Of a mean of many they are those of the normal distribution."""
+    values = np.random.default_rng(3).normal(size=400)
+    _, low, high = ours.estimate(values, lambda drawn: np.mean(drawn, axis=-1))
+    error = np.std(values) / 20
+    assert (values.mean() - low) / error == pytest.approx(1.96, abs=0.1)
+    assert (high - values.mean()) / error == pytest.approx(1.96, abs=0.1)
