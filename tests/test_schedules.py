@@ -124,6 +124,7 @@ def test_cyclic_is_the_papers_code(mode):
         scale = {"triangular": 1, "triangular2": 1 / 2 ** (cycle - 1), "exp_range": gamma**step}
         expected = base + (peak - base) * max(0, 1 - x) * scale[mode]
         assert float(schedule(step)) == pytest.approx(expected, rel=1e-5)
+    assert float(Cyclic(base, base, step_size, mode)(3)) == pytest.approx(base)  # no cycle
 
 
 @pytest.mark.parametrize(
@@ -131,9 +132,12 @@ def test_cyclic_is_the_papers_code(mode):
     [
         (lambda: Cyclic(0.0, 1.0, 3), "initial_learning_rate=0.0"),
         (lambda: Cyclic(0.2, 0.1, 3), "maximal_learning_rate=0.1"),
+        (lambda: Cyclic(0.1, float("nan"), 3), "maximal_learning_rate=nan"),
         (lambda: Cyclic(0.1, 0.2, 2.5), "step_size=2.5"),
+        (lambda: Cyclic(0.1, 0.2, 0), "step_size=0"),
         (lambda: Cyclic(0.1, 0.2, 3, "sawtooth"), "one of .*triangular2.*mode='sawtooth'"),
         (lambda: Cyclic(0.1, 0.2, 3, "exp_range", 1.1), "gamma=1.1"),
+        (lambda: Cyclic(0.1, 0.2, 3, "exp_range", 0.0), "gamma=0.0"),
         (lambda: OneCycle(-1.0, 3), "maximal_learning_rate=-1.0"),
         (lambda: OneCycle(1.0, 0), "decay_steps=0"),
         (lambda: OneCycle(1.0, 3, 0.6), "warmup_fraction=0.6"),

@@ -172,6 +172,7 @@ WRONG = [
     {"problems": "digits-sgd", "runs": 7, "minibatches": 7, "copies": 4},  # four in all
     {"seed": 2**31},
     {"clip": 0.0},
+    {"discount": 1.01},
     {"seed": -1},
     {"problems": "x"},
 ]
@@ -181,6 +182,7 @@ WRONG = [
 def test_config_is_checked(wrong):
     with pytest.raises(ValueError, match="Received"):
         Config(**wrong)
+    Config(discount=1.0, trace=1.0, training_share=1.0)  # the largest there are
 
 
 def test_untrained_policy_does_little():
