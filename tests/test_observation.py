@@ -133,7 +133,8 @@ def test_no_action_is_a_cosine():
 
 def test_action_moves_the_multiplier_within_stride_and_bounds():
     history = observation.init(np, np.ones(1, f32), min_rate=f32([0.001]), max_rate=f32([0.5]))
-    for action, expected in ((0.0, -7), (1.0, -4), (-0.5, -4.75), (9.0, -1.75), (1.0, -1.0)):
+    table = ((0, -7), (1, -4), (-0.5, -4.75), (9, -1.75), (-9, -4.75), (1, -1.75), (1, -1))
+    for action, expected in table:
         history, rate = observation.apply_action(np, history, np.array([action], f32))
         assert history.multiplier[0] == pytest.approx(expected, abs=1e-5)
         assert 0.001 <= rate[0] <= 0.5
@@ -145,9 +146,38 @@ def test_action_moves_the_multiplier_within_stride_and_bounds():
     assert rate[0] == pytest.approx(0.001)
 
 
+def test_bounds_that_are_not_given():
+    one = np.ones(1, f32)
+    highest, lowest, given = 2.0**14, 2.0**-20, f32([3.0])
+    for action, bounds, expected in (
+        (one, {}, highest),
+        (-one, {}, lowest),
+        (one, {"max_rate": given}, 3.0),
+        (-one, {"min_rate": given}, 3.0),
+        (one, {"min_rate": given}, highest),
+        (-one, {"max_rate": given}, lowest),
+        (one, {"min_rate": f32([2.0**15])}, 2.0**15),  # beyond the other one's default
+        (-one, {"max_rate": f32([2.0**-21])}, 2.0**-21),
+    ):
+        history = observation.init(np, one, **bounds)
+        for _ in range(9):
+            history, rate = observation.apply_action(np, history, action)
+        assert rate[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_rate_taken_back_and_a_longer_training():
+    history = observation.init(np, f32([1.0]))._replace(progress=f32([0.5]))
+    history, rate = observation.apply_action(np, history, f32([1.0]))
+    lowered = observation.lower(np, history, 2.0)
+    assert observation.rate(np, lowered)[0] == pytest.approx(rate[0] / 4, rel=1e-5)
+    longer = observation.prolong(np, history, f32([0.2]))
+    assert longer.progress[0] == f32(0.2)
+    assert observation.rate(np, longer)[0] == pytest.approx(rate[0], rel=1e-5)
+
+
 def test_weight_signals():
     then, now = f32([[3.0, 4.0]]), f32([[3.0, 4.5]])
-    movement, alignment, norm, step = observation.weight_signals(np, now, then, f32([[0, -1]]))
+    movement, alignment, norm, step = observation.weight_signals(np, now, then, f32([[0, -2]]))
     assert (movement[0], alignment[0]) == (pytest.approx(0.1), pytest.approx(-1.0))
     assert norm[0] == pytest.approx(np.hypot(3, 4.5))
     np.testing.assert_allclose(step, [[0, 0.5]])
@@ -186,3 +216,10 @@ def test_the_room_under_the_bound_is_seen(bound, actions, expected):
     one = f32([1])
     _, seen = observation.observe(np, history, Interval(one, one, one, 0 * one, one, one, one))
     assert seen[0, observation.NAMES.index("room")] == pytest.approx(expected / 4, abs=1e-5)
+
+
+def test_an_alignment_that_is_not_known_is_none():
+    history, one = observation.init(np, f32([0.1])), f32([1])
+    interval = Interval(one, one, one, one * f32(0.1), one, f32([np.nan]), one)
+    _, seen = observation.observe(np, history, interval)
+    assert seen[0, observation.NAMES.index("alignment")] == 0.0
