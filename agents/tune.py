@@ -59,7 +59,7 @@ def tune_greedy(
         seed: Of everything random.
         report: Told what has been done.
     """
-    check_int("count", count, least=1)
+    check_int("candidates", count, least=1)
     check_int("seeds", seeds, least=1)
     check_int("seed", seed, least=0)
     tried = candidates(count, seed)

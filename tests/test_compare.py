@@ -97,6 +97,10 @@ def test_runs_that_end_early_are_shown_and_reported(tmp_path):
     schedules = {"constant": None, "some/where/my_model.py:early": lambda setting: early}
     comparison = compare(small, DATA[:2], schedules, seeds=2, epochs=3, batch_size=20, verbose=0)
     assert "Initial rate 0.05 (SGD) times the number after x" in heading(comparison)
+    assert "2 seeds; 95 % bootstrap intervals (too narrow with fewer than five" in heading(
+        comparison
+    )
+    assert "sign test, each row by itself (at best 0.5 here)" in heading(comparison)
     console = Console(width=80)
     with console.capture() as shown:
         console.print(rich_table(comparison))

@@ -1,6 +1,7 @@
 """What the runs of a comparison may share, and what must be as new in each."""
 
 import json
+import math
 
 import keras
 import numpy as np
@@ -11,10 +12,11 @@ pytest.importorskip("rich")
 from comparing import DATA, X, Y, bare, quick, small
 from rich.console import Console
 
-from keras_greedylr.compare import rich_table, runner, write_report
+from keras_greedylr.compare import Comparison, heading, rich_table, runner, write_report
 from keras_greedylr.compare.contestants import equip, resolve
 from keras_greedylr.compare.names import _renamed_key
 from keras_greedylr.compare.report import markdown, to_json
+from keras_greedylr.compare.store import Run, Task
 
 
 def histories(comparison):
@@ -205,3 +207,29 @@ def test_where_all_diverge_there_is_a_report(mode, tmp_path):
     )
     assert comparison.rows[0]["diverged"] == 1
     assert all(path.exists() for path in write_report(comparison, tmp_path))
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_the_accuracy_of_a_model_that_diverged_is_no_result(validated):
+    """Of NaN it is that of the first class, which may be most of the data."""
+    nan, prefix = math.nan, "val_" if validated else ""
+    logged = {
+        "sound": {"loss": [1.0, 0.5], f"{prefix}accuracy": [0.7, 0.8]},
+        "broken": {"loss": [1.0, nan], f"{prefix}accuracy": [0.9, 0.83]},
+    }
+    if validated:  # by which it counts: a training loss may have met a batch that was skipped
+        logged["sound"] |= {"val_loss": [1.0, 0.5], "loss": [1.0, nan]}
+        logged["broken"] |= {"val_loss": [1.0, nan], "loss": [1.0, 0.5]}
+    runs = [Run(Task(name, 1.0, 0), history, [], 1, 1.0) for name, history in logged.items()]
+    rates = dict.fromkeys(logged, 1.0)
+    comparison = Comparison(runs, rates, f"{prefix}accuracy", "max", "sound", None, {})
+    assert [row["median"] for row in comparison.rows] == [0.8, -math.inf]
+    assert [row["diverged"] for row in comparison.rows] == [0, 1]
+    assert comparison.rows[1]["win_rate"] == 0.0
+    assert comparison.rows[1]["steps_to_target"] == 1.0  # it got there before
+
+
+def test_where_no_rate_is_better_the_models_own_is_taken():
+    comparison = bare(["constant"], lambda: small(1e30), tune=True, seeds=1)
+    assert comparison.own_rates == {"constant": 1.0}
+    assert "Tuned to the end" not in heading(comparison)

@@ -68,7 +68,8 @@ def heading(comparison: Comparison) -> str:
     >>> heading(comparison).split(". ")[0]
     'val_loss after 1 epochs of 5 steps, lower is better'
     """
-    problem = comparison.problem
+    problem, seeds = comparison.problem, len(comparison.at(comparison.reference))
+    few = " (too narrow with fewer than five seeds)" if seeds < 5 else ""
     free = [name for name in comparison.own_rates if name in OWN_RATE]
     lines = [
         f"{comparison.metric} after {problem['epochs']} epochs of {problem['steps']} steps, "
@@ -76,8 +77,9 @@ def heading(comparison: Comparison) -> str:
         f"Initial rate {problem['rate']:g} ({problem['optimizer']}) times the number after x"
         + (", tuned for each." if comparison.tuned else ".")
         + (f" Of {' and '.join(free)} that number is the rate itself." if free else "")
-        + f" {len(comparison.at(comparison.reference))} seeds; 95 % bootstrap intervals; wins "
-        f"seed by seed against {comparison.reference}, with the p of a sign test. "
+        + f" {seeds} seeds; 95 % bootstrap intervals{few}; wins "
+        f"seed by seed against {comparison.reference}, with the p of a sign test, each row by "
+        f"itself (at best {2.0 ** (1 - seeds):.2g} here). "
         f"Target: {comparison.goal:.4g}; how many reach it in brackets. "
         f"Keras on {problem['backend']}."
     ]
