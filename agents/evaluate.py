@@ -229,8 +229,8 @@ def summarise(evaluation: Evaluation, policy: str) -> dict[str, Any]:
 
     Per contestant and loss: the median of final losses, the geometric mean and the median of the
     ratios policy by contestant, the part of pairs the policy wins (ties count half), with 95 %
-    bootstrap intervals over (problem, seed), and the part of the contestant's runs that failed or
-    stuck.
+    bootstrap intervals over the seeds on these problems (what others would bring they do not
+    tell), and the part of the contestant's runs that failed or stuck.
     """
     table: dict[str, Any] = {}
     problems = evaluation.outcomes
@@ -286,7 +286,7 @@ def markdown(summary: dict[str, Any]) -> str:
         f"Final losses of `{summary['policy']}` relative to each contestant's over "
         f"{len(summary['problems'])} problems, {summary['plan']['seeds']} seeds and initial rates "
         f"x {', '.join(f'{r:g}' for r in summary['plan']['rates'])}; below 1 the policy is "
-        "better. 95 % bootstrap intervals in brackets.",
+        "better. 95 % bootstrap intervals over the seeds, on these problems, in brackets.",
         "",
         "| contestant | validation ratio | median ratio | wins | training ratio | median ratio | "
         "wins | failures, by validation and training loss | stuck |",
