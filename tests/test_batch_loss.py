@@ -58,6 +58,57 @@ def test_metrics_that_are_reset_after_the_epoch_began(together):
     np.testing.assert_allclose(found, true.ravel(), **FIRST)
 
 
+class ShowsItsOwn(keras.Sequential):
+    """Of a `train_step` that keeps its loss in a metric of its own."""
+
+    @property
+    def metrics(self):
+        return self.kept
+
+
+@pytest.mark.parametrize("together", [1, 4])
+@pytest.mark.parametrize("raw", [False, True], ids=["mean", "loss"])
+@pytest.mark.parametrize("weight", [1.0, 8.0])
+def test_a_metric_of_another_name(together, raw, weight):
+    """The mean it shows is undone; a loss that is shown itself, beside such a metric, is not."""
+    model, true, found = ShowsItsOwn(), np.random.default_rng(0).uniform(1.0, 2.0, (3, 5)), []
+    tracker, other = keras.metrics.Mean("total_loss"), keras.metrics.Mean("kl_loss")
+    model.kept = [other, tracker]
+    losses = BatchLoss(model, steps=5)
+    for epoch in true:
+        for metric in model.kept:
+            metric.reset_state()
+        losses.begin_epoch()
+        reports = []
+        for batch, loss in enumerate(epoch):
+            tracker.update_state(loss, sample_weight=weight)
+            other.update_state(0.1 * loss, sample_weight=weight)
+            reports.append((batch, {"loss": loss if raw else tracker.result()}))
+            if losses.alone or batch == 4 or len(reports) == together:
+                found += [loss for loss, _ in losses.take(reports)]
+                reports = []
+    np.testing.assert_allclose(found, true.ravel(), **FIRST)
+
+
+class Renames(keras.Sequential):
+    """Shows the mean of a metric called otherwise as its loss."""
+
+    def compile(self, **arguments):
+        super().compile(**arguments)
+        self._loss_tracker = keras.metrics.Mean("total_loss")
+
+    def get_metrics_result(self):
+        return {"loss": super().get_metrics_result()["total_loss"]}
+
+
+def test_a_metric_of_another_name_in_a_fit():
+    spy, model = Spy(update_every=1, patience=NEVER), Renames(linear().layers)
+    model.compile(optimizer=keras.optimizers.SGD(0.01), loss="mse")
+    fit(model, [spy], samples=37, epochs=3)
+    expected = losses_one_by_one(linear(), split(data(37), 8) * 3)
+    np.testing.assert_allclose(spy.looked, expected, **FIRST)
+
+
 def test_sample_weight():
     x, y = data(37)
     weights = np.random.default_rng(1).uniform(0.1, 3.0, size=37).astype("float32")

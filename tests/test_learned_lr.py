@@ -1,11 +1,13 @@
 """LearnedLR under `model.fit`, and that it sees and does what the environment did."""
 
 import json
+import re
+import warnings
 
 import keras
 import numpy as np
 import pytest
-from helpers import Probe
+from helpers import Probe, fit, linear
 
 from keras_greedylr import LearnedLR, ScheduleLogger, observation
 from keras_greedylr.callbacks import loss_guard
@@ -229,6 +231,32 @@ def test_the_guard_trips_at_the_loss_that_jumps():
     guard = loss_guard.LossGuard()
     tripped = [guard.trips(loss) for loss in [1.0] * 30 + [100.0] * 5]
     assert tripped == [False] * 30 + [True] + [False] * 4  # once in an interval
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_averages_in_the_weights_place_are_not_looked_at(after):
+    """Between epochs, when decisions are due that wait for the validation."""
+
+    def rates(optimizer, *others):
+        probe, learned = Probe(), LearnedLR()
+        callbacks = [probe, *others[:after], learned, *others[after:]]
+        fit(linear(optimizer=optimizer), callbacks, samples=160, epochs=10)
+        return probe.batches
+
+    averaging = keras.optimizers.SGD(0.01, use_ema=True, ema_momentum=0.9)
+    found = rates(averaging, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    np.testing.assert_allclose(found, rates(keras.optimizers.SGD(0.01)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_losses_that_are_not_positive_are_warned_of_once(offset):
+    model = linear(loss=lambda y, y_pred: keras.ops.mean((y - y_pred) ** 2) - offset)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(model, [LearnedLR()], samples=160, epochs=10)
+    told = [str(warning.message) for warning in caught if "above zero" in str(warning.message)]
+    assert len(told) == (offset > 0)
+    assert all(re.search(r"Received: loss=-\d", message) for message in told)
 
 
 def test_bounds_hold(make_model, regression):

@@ -5,11 +5,11 @@ began and c_t the samples, so the batches since the last report lost
 
     (m_t c_t - m_s c_s) / (c_t - c_s).
 
-The logs hold m but not c, which is read from the metric: once for all the reports that are
-taken together. Where their batches then turn out not to be as large as the first one, nobody can
-tell how the samples are spread over them, and each is given the loss of all. The result carries
-the float32 error of the mean times the number of batches: about 6e-8 t relative where the loss is
-near its mean.
+The logs hold m but not c, which is read from the metric (Keras' own, or one of a train_step of the
+user's that has this mean): once for all the reports that are taken together. Where their batches
+then turn out not to be as large as the first one, nobody can tell how the samples are spread over
+them, and each is given the loss of all. The result carries the float32 error of the mean times the
+number of batches: about 6e-8 t relative where the loss is near its mean.
 
 An evaluation between two batches of an epoch resets the metric: then the loss of the batches since
 the last report cannot be told, and the mean goes on from what the evaluation left in it.
@@ -60,6 +60,7 @@ class BatchLoss:
         self._steps = steps
         self._counter: LiveScalar | None
         self._total: LiveScalar | None
+        self._named = True  # the counter is that of Keras' own metric
         self._sought = False
         self._unit = 0.0  # samples in the first batch
         self._count = self._mean = 0.0  # of what has been taken
@@ -116,7 +117,7 @@ class BatchLoss:
         """
         batches = self._advance(reports)
         means = [_number(logs[monitor]) for _, logs in reports]
-        count = self._read_count() if monitor == "loss" else None
+        count = self._read_count(means[-1]) if monitor == "loss" else None
         if count is None:
             return list(zip(means, batches, strict=True))
         if self._held is None and mark(self._model) is not self._mark:
@@ -175,27 +176,47 @@ class BatchLoss:
         self._mean = means[-1]
         return losses
 
-    def _read_count(self) -> float | None:
-        """The samples since the epoch began; None where a train_step of the user's has no count."""
+    def _read_count(self, mean: float | None = None) -> float | None:
+        """The samples since the epoch began; None where a train_step of the user's has no count.
+
+        With `mean`, the loss shown, it has to be of these samples.
+        """
         if self._held is not None:
             return self._held
         if not self._sought:
             self._sought = True
-            return self._find()
-        return None if self._counter is None else self._counter.read()
+            return self._find(mean)
+        if self._counter is None or self._total is None:
+            return None
+        count = self._counter.read()
+        to_check = not self._named and mark(self._model) is self._mark
+        if to_check and mean is not None and not self._shows(mean, count):
+            self._counter = None  # of one batch a mean is the loss itself, of more it is not
+            return None
+        return count
 
-    def _find(self) -> float | None:
-        """Looks for a loss that has samples; returns how many."""
+    def _find(self, mean: float | None = None) -> float | None:
+        """Looks for the metric whose mean is shown as the loss; returns how many samples it has.
+
+        Keras' own is named "loss". A `train_step` of the user's may show another one's result.
+        """
         self._counter = self._total = None
-        for metric in self._model.metrics:
-            if (
-                metric.name == "loss"
-                and isinstance(metric, keras.metrics.Mean)
-                and (count := LiveScalar(self._model, metric.count)).read() > 0
-            ):
-                self._counter, self._total = count, LiveScalar(self._model, metric.total)
-                return count.read()
+        for metric in sorted(self._model.metrics, key=lambda metric: metric.name != "loss"):
+            if not isinstance(metric, keras.metrics.Mean):
+                continue
+            self._named = metric.name == "loss"
+            self._counter = LiveScalar(self._model, metric.count)
+            self._total = LiveScalar(self._model, metric.total)
+            count = self._counter.read()
+            if count > 0 and (self._named or (mean is not None and self._shows(mean, count))):
+                return count
+        self._counter = self._total = None
         return None
+
+    def _shows(self, mean: float, count: float) -> bool:
+        """Whether the counter's metric has this mean."""
+        assert self._total is not None
+        return abs(self._total.read() - mean * count) <= 8 * ROUNDING * abs(mean * count)
 
 
 def _number(value: Any) -> float:

@@ -52,8 +52,9 @@ class LearnedLR(Schedule):
         policy: Path of a folder written by `train-agent`, or `"default"`, the
             policy this package ships.
         monitor: String. `"loss"` (the true loss of the batches) or another metric
-            of the batch logs that is positive and gets better by shrinking. Its
-            validation counterpart, `val_` before the name, is seen when there is one.
+            of the batch logs; it must get better by shrinking and be positive, or the
+            policy sees little of it. Its validation counterpart, `val_` before the
+            name, is seen when there is one.
         decide_every: Integer, batches in an interval, or None for as many as the
             policy was trained with make up the whole training (40 intervals).
         total_steps: Integer, batches in the whole training, or None for those
@@ -172,8 +173,10 @@ class LearnedLR(Schedule):
         self._done = 0  # batches of the whole training
         self._decisions = 0
         self._due = False  # a decision, at the next epoch's begin
+        self._trained: np.ndarray | None = None  # the weights' sample for it
         self._validation = math.nan
         self._guard = LossGuard()
+        self._warned = False  # of a loss that is not positive
         self._begin_interval()
 
     def _begin_interval(self) -> None:
@@ -257,6 +260,10 @@ class LearnedLR(Schedule):
         if len(self._weights) != len(weights):  # others may be trained since then
             self._weights, self._movement = weights, np.zeros_like(weights)
 
+    def _look_at_weights(self) -> np.ndarray:
+        assert self._sample is not None  # made by the first batch's end
+        return self._sample(self.model)
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes in a batch's loss; at an interval's end asks the policy."""
         logs = logs or {}
@@ -271,6 +278,14 @@ class LearnedLR(Schedule):
         self._done += batches
         if loss is not None and not self._broken:  # else it tells nothing
             self._broken = not math.isfinite(loss)
+            if loss <= 0.0 and not self._warned:
+                self._warned = True
+                warnings.warn(
+                    "LearnedLR was trained on losses above zero, and takes others for very small "
+                    "ones: of this training it sees little, and its guard nothing. Received: "
+                    f"{self.monitor}={loss:.6g}",
+                    stacklevel=2,
+                )
             self._losses += 1
             self._sum += loss
             self._sum_of_squares += loss * loss
@@ -278,7 +293,9 @@ class LearnedLR(Schedule):
                 self._take_back(batch, loss)
         self._due = (self._decisions + 1) * self._interval <= self._done < self._total
         if self._steps is not None and batch + 1 >= self._steps:
-            # A decision due here waits for the next epoch, and so for the validation.
+            # A decision due here waits for the next epoch, and so for the validation. Meanwhile
+            # others may put averages in the weights' place.
+            self._trained = self._look_at_weights() if self._due else None
             self._save((self._epoch or 0) + 1)
         elif self._due:
             self._decide("batch", batch)
@@ -311,8 +328,8 @@ class LearnedLR(Schedule):
             rate = observation.rate(np, self._history)
             self._apply(unit, position, float(rate[0]), "no loss is known", unit == "epoch")
             return
-        assert self._sample is not None  # made by the first batch's end
-        weights = self._sample(self.model)
+        weights = self._look_at_weights() if self._trained is None else self._trained
+        self._trained = None
         with np.errstate(all="ignore"):  # weights that blew up overflow
             movement, alignment, norm, step = observation.weight_signals(
                 np, weights[None], self._weights[None], self._movement[None]
