@@ -58,7 +58,8 @@ class LearnedLR(Schedule):
         decide_every: Integer, batches in an interval, or None for as many as the
             policy was trained with make up the whole training (40 intervals).
         total_steps: Integer, batches in the whole training, or None for those
-            `fit` will make (epochs x steps).
+            `fit` will make (epochs x steps). Where that many is not known to Keras, a
+            decision due at an epoch's end comes before the epoch's validation.
         min_lr, max_lr: Float or None. Bounds of the rate; None: 2^-20 and 2^14
             times the initial rate, or the other bound, where that is beyond.
         state_path: Path or None. As in `GreedyLR`: a `fit` that finds the file
