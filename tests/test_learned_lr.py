@@ -149,7 +149,7 @@ def test_saved_model_and_weights_drive_equally(make_model, regression, decide_ev
     np.testing.assert_allclose(*(policy(np.concatenate(seen)) for policy in policies), atol=1e-6)
     # What the two round otherwise is fed back, decision after decision.
     np.testing.assert_allclose(*paths, rtol=1e-3)
-    few = len(paths[0]) if decide_every else len(paths[0]) // 4  # decisions so far
+    few = len(paths[0]) if decide_every else len(paths[0]) // 8  # decisions so far
     np.testing.assert_allclose(paths[0][:few], paths[1][:few], rtol=1e-4)
 
 
