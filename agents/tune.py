@@ -19,7 +19,7 @@ from keras_greedylr_agents.rivals import AsShipped, Greedy
 RATES = (0.01, 0.1, 1.0, 10.0, 100.0)  # multiples of the usual rate
 
 
-def candidates(count: int, seed: int) -> list[dict[str, Any]]:
+def draw(count: int, seed: int) -> list[dict[str, Any]]:
     """Returns settings: GreedyLR's defaults, the same with a horizon, then random ones."""
     rng = np.random.default_rng(seed)
     defaults = (AsShipped(), AsShipped(observation.DECISIONS))
@@ -42,7 +42,7 @@ def candidates(count: int, seed: int) -> list[dict[str, Any]]:
 
 def tune_greedy(
     problems: tuple[Problem, ...],
-    count: int = 48,
+    candidates: int = 48,
     seeds: int = 2,
     seed: int = 0,
     report: Callable[[str], None] = lambda _: None,
@@ -54,31 +54,31 @@ def tune_greedy(
 
     Args:
         problems: The families.
-        count: Candidates, all of them run together.
+        candidates: How many settings; all of them are run together.
         seeds: Runs per family and initial rate.
         seed: Of everything random.
         report: Told what has been done.
     """
-    check_int("candidates", count, least=1)
+    check_int("candidates", candidates, least=1)
     check_int("seeds", seeds, least=1)
     check_int("seed", seed, least=0)
-    tried = candidates(count, seed)
+    tried = draw(candidates, seed)
     arrays = {name: np.array([c[name] for c in tried]) for name in tried[0]}
     logs = []
     for problem in problems:
         runs = start(problem, tf.constant([seed, 2]), seeds)
-        cells = len(RATES) * count
+        cells = len(RATES) * candidates
         runs = runs._replace(
             state=tf.nest.map_structure(lambda x, n=cells: tf.repeat(x, n, axis=0), runs.state),
             movement=tf.repeat(runs.movement, cells, axis=0),
         )
         usual = problem.usual_rate(runs.state).numpy()
-        rates = usual * np.tile(np.repeat(np.array(RATES, np.float32), count), seeds)
+        rates = usual * np.tile(np.repeat(np.array(RATES, np.float32), candidates), seeds)
         own = {k: np.tile(v, seeds * len(RATES)) for k, v in arrays.items()}
         done, _ = rollout(problem, runs, rates, Greedy(GreedyParameters(**own)))
         first = problem.validation_loss(runs.state).numpy()
         last = bounded(problem.validation_loss(done.state).numpy(), first)
-        logs.append(np.log(last).reshape(-1, count).mean(axis=0))
+        logs.append(np.log(last).reshape(-1, candidates).mean(axis=0))
         report(problem.name)
     score = np.exp(np.mean(logs, axis=0) - np.mean(logs, axis=0)[0])
     order = np.argsort(score, kind="stable")

@@ -99,6 +99,7 @@ WRONG = {
     "no name": (["evaluate", "default", "--out", "."], "`--out` is a name for two files"),
     "in the policy": (["evaluate", "default", "--out", f"{SHIPPED}/default/x"], "write elsewhere"),
     "a folder": (["tune-greedy", "--out", "."], "A file's name is expected. Received: ."),
+    "no candidates": (["tune-greedy", "--candidates", "0"], "`candidates` must be an integer >= 1"),
     "seed": (["tune-greedy", "--seed", "-1"], "`seed` must be an integer >= 0"),
     "not a policy": (["evaluate", "nowhere"], "Not a policy"),
     "unknown split's problem": (["evaluate", "default", "--problems", "teacher"], "teacher"),

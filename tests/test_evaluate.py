@@ -139,7 +139,7 @@ def test_diverged_runs_cannot_decide_a_mean():
 
 
 def test_tuning_ranks_candidates_by_validation_loss():
-    result = tune.tune_greedy(PROBLEMS[1:], count=4, seeds=1)
+    result = tune.tune_greedy(PROBLEMS[1:], candidates=4, seeds=1)
     scores = [candidate["score"] for candidate in result]
     assert scores == sorted(scores) and len(result) == 4
     made = [
@@ -149,6 +149,6 @@ def test_tuning_ranks_candidates_by_validation_loss():
     configs = [callback.get_config() for callback in made]
     assert scores[configs.index(GreedyLR().get_config())] == 1.0
     assert GreedyLR(horizon="fit").get_config() in configs
-    again = tune.tune_greedy(PROBLEMS[1:], count=4, seeds=1)
+    again = tune.tune_greedy(PROBLEMS[1:], candidates=4, seeds=1)
     assert again == result
     json.loads(tune.to_json(result))

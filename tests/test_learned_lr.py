@@ -137,20 +137,31 @@ def test_validation_is_seen(make_model, regression):
 def test_saved_model_and_weights_drive_equally(make_model, regression, decide_every):
     pytest.importorskip("tensorflow")
     policies = [load_policy("default", runtime=runtime) for runtime in ("tensorflow", "numpy")]
-    seen, paths = [], []
-    for policy in policies:
+    seen = []
+
+    def path(act):
         callback, probe = LearnedLR(decide_every=decide_every), Probe()
-        callback._policy = policy._replace(act=lambda x, p=policy: seen.append(x) or p.act(x))
+        callback._policy = policies[0]._replace(act=act)
         make_model().fit(
             *regression, batch_size=8, epochs=3, shuffle=False, verbose=0,
             callbacks=[callback, probe],
         )  # fmt: skip
-        paths.append(probe.batches)
+        return probe.batches
+
+    def keep(observed):
+        seen.append(observed)
+        return policies[0].act(observed)
+
+    driven = path(keep)
     np.testing.assert_allclose(*(policy(np.concatenate(seen)) for policy in policies), atol=1e-6)
-    # What the two round otherwise is fed back, decision after decision.
-    np.testing.assert_allclose(*paths, rtol=1e-3)
-    few = len(paths[0]) if decide_every else len(paths[0]) // 8  # decisions so far
-    np.testing.assert_allclose(paths[0][:few], paths[1][:few], rtol=1e-4)
+    # Where both are shown the same, all of their rates are; alone, what they round otherwise is
+    # fed back, decision after decision.
+    same = iter(seen)
+    np.testing.assert_allclose(path(lambda _: policies[1].act(next(same))), driven, rtol=1e-5)
+    assert next(same, None) is None
+    few_decisions = decide_every is not None
+    rtol = 1e-4 if few_decisions else 1e-3
+    np.testing.assert_allclose(path(policies[1].act), driven, rtol=rtol)
 
 
 def test_a_resumed_fit_follows_the_same_path(make_model, regression, tmp_path):

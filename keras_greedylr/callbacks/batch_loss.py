@@ -186,7 +186,7 @@ class BatchLoss:
         if not self._sought:
             self._sought = True
             return self._find(mean)
-        if self._counter is None or self._total is None:
+        if self._counter is None:
             return None
         count = self._counter.read()
         to_check = not self._named and mark(self._model) is self._mark
