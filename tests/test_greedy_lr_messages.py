@@ -56,6 +56,26 @@ def test_it_is_silent_otherwise(capsys):
     assert capsys.readouterr().out == ""
 
 
+class Idle(keras.optimizers.SGD):
+    """Makes no step: what a model's optimizer does where its `train_step` has others."""
+
+    def apply(self, grads, trainable_variables=None):
+        self.build(self._trainable_variables or trainable_variables)
+
+
+@pytest.mark.parametrize("schedule", [GreedyLR, LearnedLR])
+@pytest.mark.parametrize("optimizer, times", [(Idle, 1), (keras.optimizers.SGD, 0)])
+def test_an_optimizer_that_makes_no_step_is_warned_of(schedule, optimizer, times, recwarn):
+    model = linear(optimizer=optimizer(0.01, name="own"))
+    fit(model, [schedule()], samples=400, epochs=3)
+    said = (
+        f"{schedule.__name__} sets the rate of optimizer 'own', which made no step in epoch 1: "
+        f"if the `train_step` of model '{model.name}' has optimizers of its own, their rates stay "
+        "as they are."
+    )
+    assert [str(warning.message) for warning in recwarn].count(said) == times
+
+
 # Errors.
 
 HINT = " No validation took place: pass `validation_data` to `fit`, mind `validation_freq`."

@@ -311,7 +311,7 @@ class GreedyLR(Schedule):
         """Looks at the epoch's metric and moves the rate."""
         logs = {} if logs is None else logs
         self.catch_up()
-        self._log_rate(logs)
+        super().on_epoch_end(epoch, logs)
         if self.by_batches:
             assert self._ends is not None
             self._ends.end_epoch()

@@ -309,7 +309,7 @@ class LearnedLR(Schedule):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Logs the rate and keeps the state."""
-        self._log_rate({} if logs is None else logs)
+        super().on_epoch_end(epoch, logs)
         self._assign_again(self._batch_loss.batches)
         self._save(epoch + 1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
@@ -131,6 +132,7 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
                 )
         self._epoch = None
         self._saved: dict[int, Any] = {}
+        self._steps_before: int | None = None  # the first epoch
         self._read_rates()
 
     def _read_rates(self) -> None:
@@ -179,12 +181,28 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
     def values(self) -> dict[str, float]:
         """Returns the numbers the schedule goes by, to be shown in TensorBoard."""
 
-    def _log_rate(self, logs: dict[str, Any]) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Puts the rate the epoch ended with into its logs, as Keras' own callbacks do."""
-        logs["learning_rate"] = self._rate
-        if len(self._optimizers) > 1:
-            for optimizer, ratio in zip(self._optimizers, self._ratios, strict=True):
-                logs[f"learning_rate_{optimizer.name}"] = self._rate * ratio
+        if logs is not None:
+            logs["learning_rate"] = self._rate
+            if len(self._optimizers) > 1:
+                for optimizer, ratio in zip(self._optimizers, self._ratios, strict=True):
+                    logs[f"learning_rate_{optimizer.name}"] = self._rate * ratio
+        if self._steps_before is not None and self._steps_before == self._steps_made():
+            warnings.warn(
+                f"{type(self).__name__} sets the rate of optimizer '{self._optimizers[0].name}', "
+                f"which made no step in epoch {epoch + 1}: if the `train_step` of model "
+                f"'{self._model.name}' has optimizers of its own, their rates stay as they are.",
+                stacklevel=2,
+            )
+        self._steps_before = None  # one epoch tells
+
+    def _steps_made(self) -> int | None:
+        """Steps of the optimizers so far; None where loss scaling may skip a whole epoch's."""
+        if hasattr(self.model.optimizer, "dynamic_scale"):
+            return None
+        counts = [optimizer._iterations for optimizer in single_optimizers(self.model)]
+        return sum(int(keras.ops.convert_to_numpy(count.value)) for count in counts)
 
     # The state on disk.
 
@@ -194,6 +212,7 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
         if begun:
             return
         self._read_rates()  # again: a callback after this one may have restored the model
+        self._steps_before = self._steps_made()
         if self.state_path is None:
             return
         states = read_states(self.state_path, self._identity())
