@@ -121,6 +121,7 @@ def test_a_reference_that_diverged_is_reported(tmp_path):
     assert all(path.exists() for path in write_report(comparison, tmp_path))
     told = json.loads((tmp_path / "comparison.json").read_text())
     assert told["target"] is None and told["rows"][0]["median"] is None
+    assert "No target: half of the runs of constant or more diverged. " in heading(comparison)
 
 
 def test_goes_on_where_it_stopped_and_gives_the_same_table(tmp_path):

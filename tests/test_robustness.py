@@ -150,6 +150,7 @@ def test_recoveries_by_hand():
     assert report.recovered([found[0], np.zeros(4)]) == {
         "spikes": 8, "raised": 0.25, "median steps": None, "not back": 0.5
     }  # fmt: skip
+    assert report.recovered([np.zeros(4)])["not back"] is None  # of none
 
 
 @pytest.mark.parametrize("name", LANDSCAPES)

@@ -80,8 +80,12 @@ def heading(comparison: Comparison) -> str:
         + f" {seeds} seeds; 95 % bootstrap intervals{few}; wins "
         f"seed by seed against {comparison.reference}, with the p of a sign test, each row by "
         f"itself (at best {2.0 ** (1 - seeds):.2g} here). "
-        f"Target: {comparison.goal:.4g}; how many reach it in brackets. "
-        f"Keras on {problem['backend']}."
+        + (
+            f"Target: {comparison.goal:.4g}; how many reach it in brackets. "
+            if math.isfinite(comparison.goal)
+            else f"No target: half of the runs of {comparison.reference} or more diverged. "
+        )
+        + f"Keras on {problem['backend']}."
     ]
     edge = [
         name

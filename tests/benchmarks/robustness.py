@@ -96,7 +96,7 @@ def recovered(steps: list[np.ndarray]) -> dict[str, Any]:
     flat = np.concatenate(steps)
     hurt = flat[flat > 0]
     if not len(hurt):
-        return {"spikes": len(flat), "raised": 0.0, "median steps": None, "not back": 0.0}
+        return {"spikes": len(flat), "raised": 0.0, "median steps": None, "not back": None}
     median = float(np.median(hurt))
     return {
         "spikes": len(flat),
@@ -189,11 +189,12 @@ def markdown(summary: dict[str, Any]) -> str:
         "Of the spikes with at least 20 steps to the next one or the end: the share after which "
         "the true loss was more than 1.1 times what it had been before (or 1.1 thousandths of the "
         "first loss, if that is more); of those, the median of steps from the spike's begin until "
-        "it was back under that (-: never), and the share in which it was not back in time.\n",
+        "it was back under that (-: never), and the share in which it was not back in time "
+        "(-: none was raised).\n",
     ]
     rows = [
         [row["of"], row["rate"], f"{row['raised']:.0%}", f"{row['median steps'] or '-'}",
-         f"{row['not back']:.0%}"]
+         "-" if row["not back"] is None else f"{row['not back']:.0%}"]
         for row in summary["recovery"]
     ]  # fmt: skip
     lines += table(["", "rate", "loss raised", "median steps", "not back"], rows)
