@@ -1,10 +1,19 @@
 import importlib.util
 import os
+import tempfile
 
 if importlib.util.find_spec("tf_keras"):
     # TF-Agents needs legacy Keras, chosen before the first test imports TensorFlow;
     # `import keras` is Keras 3 all the same.
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
+
+if os.environ.get("KERAS_BACKEND") == "jax":
+    # Most tests train the same few models: what JAX has compiled for one serves the others, and
+    # the processes they start. It reads this when it is imported.
+    COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import keras
 import numpy as np

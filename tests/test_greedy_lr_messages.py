@@ -65,9 +65,12 @@ class Idle(keras.optimizers.SGD):
 
 @pytest.mark.parametrize("schedule", [GreedyLR, LearnedLR])
 @pytest.mark.parametrize("optimizer, times", [(Idle, 1), (keras.optimizers.SGD, 0)])
-def test_an_optimizer_that_makes_no_step_is_warned_of(schedule, optimizer, times, recwarn):
+@pytest.mark.parametrize("validation", [None, data(16)], ids=["alone", "validated"])
+def test_an_optimizer_that_makes_no_step_is_warned_of(
+    schedule, optimizer, times, validation, recwarn
+):
     model = linear(optimizer=optimizer(0.01, name="own"))
-    fit(model, [schedule()], samples=400, epochs=3)
+    fit(model, [schedule()], samples=400, epochs=3, validation_data=validation)
     said = (
         f"{schedule.__name__} sets the rate of optimizer 'own', which made no step in epoch 1: "
         f"if the `train_step` of model '{model.name}' has optimizers of its own, their rates stay "

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import keras
 import numpy as np
 
-from keras_greedylr.callbacks.live_scalar import JAX, to_device
+from keras_greedylr.callbacks.live_scalar import JAX, LiveScalar, to_device
 from keras_greedylr.state_file import KEPT_EPOCHS, SavedStates, read_states, write_states
 from keras_greedylr.validation import check_choice
 
@@ -199,10 +199,10 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
 
     def _steps_made(self) -> int | None:
         """Steps of the optimizers so far; None where loss scaling may skip a whole epoch's."""
-        if hasattr(self.model.optimizer, "dynamic_scale"):
+        if hasattr(self._model.optimizer, "dynamic_scale"):
             return None
-        counts = [optimizer._iterations for optimizer in single_optimizers(self.model)]
-        return sum(int(keras.ops.convert_to_numpy(count.value)) for count in counts)
+        counts = [LiveScalar(self._model, optimizer._iterations) for optimizer in self._optimizers]
+        return round(sum(count.read() for count in counts))
 
     # The state on disk.
 
