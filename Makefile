@@ -120,8 +120,9 @@ $(environments): setup.py $$(pins)
 	@rm -rf $(@D)
 	@$(PYTHON) -m venv $(@D)
 	@# By variable, for the option --constraint does not reach the tools that build from source.
+	@# Not compiled: Python does that with what is imported, and most never is.
 	@PIP_CONSTRAINT=$(pins) PIP_BUILD_CONSTRAINT=$(pins) PIP_DISABLE_PIP_VERSION_CHECK=1 \
-		$(@D)/bin/pip install --quiet --quiet --editable '.[$(extras)]'
+		$(@D)/bin/pip install --quiet --quiet --no-compile --editable '.[$(extras)]'
 	@touch $@
 
 endif
