@@ -36,10 +36,12 @@ SCHEDULES = {
         OneCycle(0.8, 100, warmup_fraction=0.4, initial_divisor=8, final_divisor=100),
         {0: 0.1, 20: 0.45, 40: 0.8, 60: 0.45, 80: 0.1, 90: 0.0505, 100: 0.001, 500: 0.001},
     ),
+    "one-cycle by default": (OneCycle(1.0, 100), {0: 0.1, 45: 1.0, 90: 0.1, 100: 1e-5}),
     "one-cycle, no fall": (
         OneCycle(0.8, 10, warmup_fraction=0.5, initial_divisor=8, final_divisor=100),
         {0: 0.1, 5: 0.8, 9: 0.24, 10: 0.001},
     ),
+    "one-cycle of one step": (OneCycle(0.8, 1, 0.5, 8.0, final_divisor=1.0), {0: 0.1, 1: 0.1}),
     # As PyTorch's OneCycleLR, whose phases are counted from its last step.
     "one-cycle, fastai": (
         OneCycle(0.5, 100, 0.3, 25.0, 1e4, anneal="cosine", three_phase=False),
@@ -53,6 +55,7 @@ SCHEDULES = {
         WarmupStableDecay(0.4, 0, 20, 40, decay="sqrt"),
         {0: 0.4, 20: 0.4, 30: 0.2, 60: 0.0},
     ),
+    "wsd, nothing but one step": (WarmupStableDecay(0.4, 0, 0, 1, alpha=1), {0: 0.4, 1: 0.4}),
     "wsd, cosine": (
         WarmupStableDecay(0.4, 0, 20, 40, decay="cosine"),
         {0: 0.4, 30: 0.2 * (1 + math.sqrt(0.5)), 40: 0.2, 60: 0.0},
@@ -66,7 +69,7 @@ SCHEDULES = {
         {0: 0.4, 1: 0.5, 4: 0.8, 14: 0.4, 24: 0.2},
     ),
     "warmup to a constant": (Warmup(0.3, 3), {0: 0.0, 1: 0.1, 2: 0.2, 3: 0.3, 99: 0.3}),
-    "no warmup": (Warmup(InverseSquareRoot(0.6, timescale=100), 0), {0: 0.6, 300: 0.3}),
+    "no warmup": (Warmup(InverseSquareRoot(0.6, timescale=1), 0), {0: 0.6, 3: 0.3}),
 }
 
 
@@ -141,12 +144,18 @@ def test_cyclic_is_the_papers_code(mode):
         (lambda: OneCycle(-1.0, 3), "maximal_learning_rate=-1.0"),
         (lambda: OneCycle(1.0, 0), "decay_steps=0"),
         (lambda: OneCycle(1.0, 3, 0.6), "warmup_fraction=0.6"),
+        (lambda: OneCycle(1.0, 3, 0.0), "warmup_fraction=0.0"),
+        (lambda: OneCycle(1.0, 3, 1.0, three_phase=False), "warmup_fraction=1.0"),
+        (lambda: OneCycle(1.0, 3, final_divisor=0.5), "final_divisor=0.5"),
         (lambda: OneCycle(1.0, 3, three_phase="no"), "three_phase='no'"),
         (lambda: OneCycle(1.0, 3, initial_divisor=0.5), "initial_divisor=0.5"),
         (lambda: OneCycle(1.0, 3, anneal="step"), "anneal='step'"),
         (lambda: WarmupStableDecay(0.1, -1, 2, 3), "warmup_steps=-1"),
         (lambda: WarmupStableDecay(0.1, 1, 2, 0), "decay_steps=0"),
+        (lambda: WarmupStableDecay(0.0, 1, 2, 3), "learning_rate=0.0"),
+        (lambda: WarmupStableDecay(0.1, 1, -2, 3), "stable_steps=-2"),
         (lambda: WarmupStableDecay(0.1, 1, 2, 3, alpha=2), "alpha=2"),
+        (lambda: WarmupStableDecay(0.1, 1, 2, 3, alpha=-0.1), "alpha=-0.1"),
         (lambda: WarmupStableDecay(0.1, 1, 2, 3, decay="exp"), "decay='exp'"),
         (lambda: InverseSquareRoot(float("nan"), 3), "initial_learning_rate=nan"),
         (lambda: InverseSquareRoot(0.1, 0), "timescale=0"),
