@@ -128,3 +128,15 @@ def test_a_rate_that_is_set_is_a_number():
     with pytest.raises(ValueError, match=r"must be a finite number > 0\. Received: .*CosineDecay"):
         optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(0.1, 9)
     assert rate_in(optimizer) == 0.5
+
+
+@pytest.mark.parametrize("per_parameter", [False, True])
+def test_a_rate_that_is_set_is_that_of_the_next_step(per_parameter):
+    optimizer = HypergradientDescent(
+        keras.optimizers.SGD(0.1), hyper_learning_rate=0.0, per_parameter=per_parameter
+    )
+    weights = keras.Variable([2.0, -1.0])
+    for expected in ([1.9, -1.1], [1.4, -1.6]):
+        optimizer.apply([keras.ops.ones(2)], [weights])
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(weights.value), expected, rtol=1e-6)
+        optimizer.learning_rate = 0.5

@@ -223,6 +223,7 @@ def test_and_inside_loss_scaling():
         (lambda: ScheduleFreeAdamW(weight_decay=-0.1), "weight_decay=-0.1"),
         (lambda: Prodigy(d0=0.0), "d0=0.0"),
         (lambda: Prodigy(beta_2=0.0), "beta_2=0.0"),
+        (lambda: Prodigy(epsilon=0.0), "epsilon=0.0"),
         (lambda: Prodigy(growth_rate=0.9), "growth_rate=0.9"),
         (lambda: Prodigy(beta_3=1.0), "beta_3=1.0"),
         (lambda: HypergradientDescent("sgd"), "one of SGD, Adam.*inner_optimizer='sgd'"),
