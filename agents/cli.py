@@ -236,7 +236,9 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
             acts, problems, plan,
             lambda what: status.update(f"{what} done, {time.monotonic() - begin:.0f} s"),
         )  # fmt: skip
-    summary = {**evaluate.summarise(done, "learned"), "split": options.split}
+    # Whose figures these are: a card names its files by their hashes.
+    files = policy.card["files"]
+    summary = {**evaluate.summarise(done, "learned"), "split": options.split, "files": files}
     text = evaluate.markdown(summary)
     write_whole(numbers, evaluate.to_json(summary))
     write_whole(table, text)

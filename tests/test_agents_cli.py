@@ -38,6 +38,7 @@ def test_train_resume_and_evaluate(tmp_path, capsys):
     assert main([*evaluate, "--seeds", "1", "--tuning-seeds", "1", "--out", str(report)]) == 0
     summary = json.loads((tmp_path / "report-0.1.json").read_text())
     assert summary["problems"] == ["cancer"] and "untrained" in summary["table"]
+    assert summary["files"] == policy.card["files"]
     said = capsys.readouterr()
     assert said.out.endswith((tmp_path / "report-0.1.md").read_text())
     assert f"written to {report}.json and {report}.md\n" in said.err

@@ -30,6 +30,11 @@ def test_weights_give_actions():
     assert load_policy().decisions == observation.DECISIONS
 
 
+def test_the_report_is_of_the_policy_that_is_shipped():
+    report = Path(__file__).parent / "benchmarks" / "learned_schedule.json"
+    assert json.loads(report.read_text())["files"] == file_hashes(SHIPPED / "default")
+
+
 def test_runtimes_agree(folder):
     pytest.importorskip("tensorflow")
     by_graph, by_weights = (
