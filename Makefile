@@ -11,12 +11,13 @@ torch := .venv-torch/python-$(python)
 oldest := .venv-oldest/python-$(python)
 environments := $(tensorflow) $(jax) $(torch) $(oldest)
 
-# What is in it: extras of setup.py, at the versions of a file of pins.
-$(tensorflow): extras := tensorflow,agents,test
+# What is in it: extras of setup.py, at the versions of a file of pins. The oldest is as bare as
+# where somebody only trains: the comparison is tested on three backends beside it.
+$(tensorflow): extras := tensorflow,agents,compare,test
 $(tensorflow): pins := .ci/constraints/tensorflow-py$(subst .,,$(python)).txt
-$(jax): extras := jax,test,dev
+$(jax): extras := jax,compare,test,dev
 $(jax): pins := .ci/constraints/jax.txt
-$(torch): extras := torch,test,bench
+$(torch): extras := torch,compare,test,bench
 $(torch): pins := .ci/constraints/torch.txt
 $(oldest): extras := tensorflow,test
 $(oldest): pins := .ci/constraints/oldest.txt
@@ -33,15 +34,17 @@ on_gpu := $(addprefix tests/test_,gpu.py device_rule.py greedy_optimizer.py \
 	greedy_optimizer_own_step.py greedy_optimizer_saved.py)
 
 ifneq ($(python),3.11)
-$(tensorflow): extras := tensorflow,test
+$(tensorflow): extras := tensorflow,compare,test
 without_agents := @echo "Python $(python): left out is what needs TF-Agents, which stops at Python 3.11."
 endif
 
-.PHONY: help demo test test-jax test-torch test-oldest test-gpu lint docs-test wheel-test \
-	bench constraints clean
+.PHONY: help environments demo test test-jax test-torch test-oldest test-gpu lint docs-test \
+	wheel-test bench constraints clean
 
 help:  ## say what there is
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/make \1\t\2/p' Makefile | expand -t 20
+
+environments: $(environments)  ## build what the others need, with --jobs side by side
 
 demo: $(tensorflow)  ## train on handwritten digits under four schedules
 	$(without_agents)

@@ -61,7 +61,7 @@ setup(
         **BACKENDS,
         "agents": AGENTS_EXTRA,
         "compare": COMPARE,
-        "test": ["pytest", "pytest-xdist", "hypothesis", *COMPARE],  # xdist: on all cores
+        "test": ["pytest", "pytest-xdist", "hypothesis"],  # xdist: on all cores
         "dev": ["ruff", "mypy"],
         "bench": ["transformers>=5.23"],  # the port of GreedyLR we compare with; needs torch
     },
