@@ -81,7 +81,7 @@ def _add_compare(commands: Any) -> None:
         help="names, or FILE.py:FUNCTION of your own, separated by commas "
         f"(default: %(default)s){_there_are('--schedules')}",
     )  # fmt: skip
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=6, help="runs of each (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help="default: the problem's, or 10")
     parser.add_argument("--metric", help="default: val_loss, or loss without validation data")
     parser.add_argument("--mode", choices=("auto", "min", "max"), default="auto")

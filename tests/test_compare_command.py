@@ -1,5 +1,6 @@
 """`keras-greedylr compare`: the command, and what README says of it."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import pytest
 
 pytest.importorskip("scipy")
 pytest.importorskip("rich")
-from keras_greedylr.cli import main
-from keras_greedylr.compare import CONTESTANTS
+from keras_greedylr.cli import main, make_parser
+from keras_greedylr.compare import CONTESTANTS, compare
 from keras_greedylr.compare.problems import PROBLEMS
 
 
@@ -63,6 +64,12 @@ def test_the_help_names_all_there_is(capsys):
         main(["compare", "--help"])
     shown = set(re.findall(r"[a-z-]+", re.sub(r"-\n +", "-", capsys.readouterr().out)))
     assert not {*CONTESTANTS, *PROBLEMS} - shown
+
+
+def test_as_many_seeds_as_a_sign_test_needs():
+    command = make_parser().parse_args(["compare", "--problem", "wine"])
+    assert command.seeds == inspect.signature(compare).parameters["seeds"].default
+    assert 2.0 ** (1 - command.seeds) < 0.05
 
 
 def test_the_command_says_what_numbers_it_wants(capsys):

@@ -30,7 +30,7 @@ def compare(
     build_model: Callable[[], keras.Model],
     data: Any,
     schedules: Sequence[str] | Mapping[str, Contestant | None] = DEFAULT_SCHEDULES,
-    seeds: int = 3,
+    seeds: int = 6,
     epochs: int = 10,
     batch_size: int = 32,
     metric: str | None = None,
@@ -78,9 +78,9 @@ def compare(
             or a dict from names to functions of a `Setting` that return a
             `LearningRateSchedule`, a callback, an optimizer, a list of these, or None; to None
             for what the name stands for.
-        seeds: Integer >= 1. Runs of each schedule at each rate. Three are a first look: their
-            intervals hold the truth in some 75 %, not 95, and a sign test needs six to get
-            below 0.05.
+        seeds: Integer >= 1. Runs of each schedule at each rate. Six are the fewest with which
+            a sign test can get below 0.05; three are a first look, whose intervals hold the
+            truth in some 75 %, not 95.
         epochs: Integer >= 1.
         batch_size: Integer >= 1, where `data` holds arrays and does not say.
         metric: Name in the logs of `fit`, of which the last epoch's value counts. None:
