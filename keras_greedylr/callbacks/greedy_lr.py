@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -80,7 +81,7 @@ class GreedyLR(Schedule):
             training for an optimizer with a `LearningRateSchedule` or a state
             file that cannot be used, at the first evaluation for a metric that
             is not in the logs, after the last epoch if no validation ever came
-            (`model.history` has what was trained).
+            (a warning after the first says so; `model.history` has what was trained).
         RuntimeError: on JAX, if batches are looked at in a training loop of your own
             that does not call `model.train_function`.
 
@@ -318,8 +319,8 @@ class GreedyLR(Schedule):
             self._assign_again(self._groups.losses.batches)
         else:
             self._settle(logs)
-            if self._due(logs) and not self._seen:
-                raise ValueError(self._absent(logs))
+            if not self._seen:
+                self._miss(logs)
             self._names |= set(logs)
             if self._settled:
                 self._apply("epoch", epoch, self.state.learning_rate, self._reason)
@@ -360,6 +361,14 @@ class GreedyLR(Schedule):
         self.state = self.rule.update(before, values[-1])
         quiet = self.state.event in ("none", "skipped")
         self._reason = "" if quiet else reason(self.monitor, self.rule, before, self.state)
+
+    def _miss(self, logs: dict[str, Any]) -> None:
+        """Raises where the metric should be there; of a validation it can be too early to say."""
+        if self._due(logs):
+            raise ValueError(self._absent(logs))
+        if not self._names:  # the first epoch: a long training should not end with the error
+            waits = " Until one does, the rate stays as it is."
+            warnings.warn(self._absent(logs) + waits, stacklevel=3)
 
     def _absent(self, logs: dict[str, Any]) -> str:
         return absence(self.monitor, self.update_every, logs)
