@@ -33,9 +33,9 @@ def compared(curves, seeds=6, mode="min", metric="val_loss", own=None, tuned=Fal
 
 TWO = {"constant": [3.0, 2.0], "greedy": [1.5, 1.0]}
 SAID = (
-    "val_loss after 2 epochs of 13 steps, lower is better. Initial rate 0.05 (SGD) times the number "
-    "after x. 6 seeds; 95 % bootstrap intervals; wins seed by seed against constant, with the p of "
-    "a sign test, each row by itself (at best 0.031 here). Target: 2; how many reach it in "
+    "val_loss after 2 epochs of 13 steps, lower is better. Initial rate 0.05 (SGD) times the "
+    "number after x. 6 seeds; 95 % bootstrap intervals; wins seed by seed against constant, with "
+    "the p of a sign test, each row by itself (at best 0.031 here). Target: 2; how many reach it in "
     "brackets. Keras on some."
 )
 NARROW = "intervals (too narrow with fewer than five seeds);"
