@@ -35,8 +35,8 @@ TWO = {"constant": [3.0, 2.0], "greedy": [1.5, 1.0]}
 SAID = (
     "val_loss after 2 epochs of 13 steps, lower is better. Initial rate 0.05 (SGD) times the "
     "number after x. 6 seeds; 95 % bootstrap intervals; wins seed by seed against constant, with "
-    "the p of a sign test, each row by itself (at best 0.031 here). Target: 2; how many reach it in "
-    "brackets. Keras on some."
+    "the p of a sign test, each row by itself (at best 0.031 here). Target: 2; how many reach it "
+    "in brackets. Keras on some."
 )
 NARROW = "intervals (too narrow with fewer than five seeds);"
 EDGE = "Tuned to the end of the grid, a rate beyond may be better: ['greedy']."
@@ -99,9 +99,13 @@ def test_the_table_in_each_form():
     told = json.loads(to_json(comparison))
     assert told["target"] == 2.0 and told["rows"][2]["median"] is None
     assert [row["diverged"] for row in told["rows"]] == [0, 0, 6]
+    table = rich_table(comparison)
+    heads = [column.header for column in table.columns]
+    assert heads == ["schedule", "rate", "median", "interq.\nmean", "wins", "p", "steps\nto target",
+                     "diverged", "seconds"]  # fmt: skip
     console = Console(width=100, force_terminal=True, color_system="standard")
     with console.capture() as shown:
-        console.print(rich_table(comparison))
+        console.print(table)
     bold = [line for line in shown.get().splitlines() if "\x1b[1m" in line]
     assert any("greedy" in line for line in bold)
     assert not any("constant" in line or "a|b" in line for line in bold)
@@ -121,7 +125,9 @@ def test_the_curve_over_rates(mode):
         f"| median at | x1 | x10 |\n| --- | --- | --- |\n| constant | 2 | 5 |\n"
         f"| greedy | 1 | {worst} |\n"
     )
-    assert rich_rates(comparison).row_count == 2
+    table = rich_rates(comparison)
+    assert [column.header for column in table.columns] == ["median at", "x1", "x10"]
+    assert table.row_count == 2
 
 
 def test_a_report_makes_the_folders_it_needs(tmp_path):
