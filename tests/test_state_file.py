@@ -29,6 +29,26 @@ def test_what_is_written_is_read(tmp_path):
     assert os.listdir(path.parent) == ["state.json"]
 
 
+FIRST = """{"format": 1, "config": {"schedule": "S", "factor": 0.5, "max_lr": null},
+"finished": false, "epochs": {"4": {"rate": 0.02}, "5": {"rate": 0.01}}}"""
+
+
+def test_a_file_of_the_first_format_is_read(tmp_path):
+    (tmp_path / "s").write_text(FIRST)
+    assert read_states(tmp_path / "s", CONFIG) == SavedStates(
+        False, {4: {"rate": 0.02}, 5: {"rate": 0.01}}
+    )
+
+
+def test_which_state_a_fit_goes_on_from():
+    cut_off, finished = states(4, 5), states(4, 5, finished=True)
+    assert cut_off.after(4) == cut_off.epochs[4] and finished.after(4) == finished.epochs[5]
+    assert cut_off.after(0) == finished.after(0) == cut_off.epochs[5]
+    for epoch in (1, 3, 6):
+        with pytest.raises(ValueError, match=f"Training begins at epoch {epoch}, but"):
+            cut_off.after(epoch)
+
+
 def test_only_the_last_epochs_are_kept(tmp_path):
     write_states(tmp_path / "s", CONFIG, states(8, 9, 10, 11, 2))
     assert read_states(tmp_path / "s", CONFIG) == states(9, 10, 11)
@@ -207,6 +227,11 @@ def broken(change):
             "belongs to another configuration: cooldown is 3 in the file and 0 here, factor is "
             "0.9 in the file and 0.5 here. Use the configuration it was written with, or delete "
             "the file to start the schedule afresh.",
+        ),
+        (
+            broken(lambda c: (c["config"].pop("factor"), c["config"].update(gain=3))),
+            "configuration: factor is None in the file and 0.5 here, gain is 3 in the file and "
+            "None here. ",
         ),
         (
             broken(lambda c: c["config"].update(schedule="Other", factor=0.9)),
