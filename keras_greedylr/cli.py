@@ -137,12 +137,12 @@ def _compare(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 130
+    paths = write_report(comparison, arguments.out)  # first: printing can fail, as into `head`
     console = Console()
     console.print(rich_table(comparison), escape(heading(comparison)), sep="\n", highlight=False)
     if len(comparison.multiples) > 1:
         console.print(rich_rates(comparison))
-    for path in write_report(comparison, arguments.out):
-        print(path)
+    print(*paths, sep="\n")
     print(f"tensorboard --logdir {arguments.out / 'logs'}")
     return 0
 

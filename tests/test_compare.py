@@ -125,14 +125,13 @@ def test_a_reference_that_diverged_is_reported(tmp_path):
 
 
 def test_goes_on_where_it_stopped_and_gives_the_same_table(tmp_path):
-    calls = []
-
-    def interrupted(setting):
-        calls.append(setting)
-        if len(calls) == 3:
+    def interrupted(setting):  # counts where it is not told apart by what it captured
+        interrupted.calls += 1
+        if interrupted.calls == 3:
             raise KeyboardInterrupt
         return keras.optimizers.schedules.CosineDecay(setting.rate, setting.steps)
 
+    interrupted.calls = 0
     schedules = {"constant": None, "mine": interrupted}
     with pytest.raises(KeyboardInterrupt):
         bare(schedules, seeds=2, out=tmp_path)
@@ -140,7 +139,7 @@ def test_goes_on_where_it_stopped_and_gives_the_same_table(tmp_path):
     assert len(runs.read_text().splitlines()) == 3
     runs.write_text(runs.read_text()[:-20])  # the last line cut short
     comparison = bare(schedules, seeds=2, out=tmp_path)
-    assert len(calls) == 3 + 1 + 2  # looked at, and two of three runs were kept
+    assert interrupted.calls == 3 + 1 + 2  # looked at, and two of three runs were kept
     assert bare(schedules, seeds=2, out=tmp_path).rows == comparison.rows  # from the disk
     whole = bare(schedules, seeds=2)
     for mine, theirs in zip(comparison.rows, whole.rows, strict=True):
@@ -240,6 +239,8 @@ WRONG = {
     "lists": ({"data": (X.tolist(), Y.tolist())}, "NumPy arrays or tensors: `np.asarray` makes"),
     "a list in a dict": ({"data": {"x": {"a": X.tolist()}, "y": Y}}, "Received: x holds floats"),
     "a list as y": ({"data": (X, [0] * 60)}, "Received: y holds ints"),
+    "a part of one": ({"data": ((X, Y), (X,))}, "sample weights behind if there are any"),
+    "two inputs in a tuple": ({"data": ((X, X), Y)}, "several inputs go in a list"),
     "lists to validate with": ({"data": (X, Y, [[0.1]], [1])}, "validation_data holds floats"),
     "one rate": ({"rates": 0.1}, "`rates` must be a list of numbers. Received: rates=0.1"),
     "empty": ({"data": (X[:0], Y[:0])}, "must hold samples. Received: x of shape (0, 3)"),

@@ -1,5 +1,6 @@
 """`keras-greedylr compare`: the command, and what README says of it."""
 
+import contextlib
 import inspect
 import re
 from pathlib import Path
@@ -104,6 +105,17 @@ def test_what_fails_in_fit_keeps_its_traceback(jobs, tmp_path):
     options = ["--schedules", "constant", "--jobs", jobs, "--out", str(tmp_path / "out")]
     with pytest.raises(ValueError, match="no loss"):
         main(["compare", "--model", mine + "model", "--data", mine + "data", *options])
+
+
+def test_what_cannot_be_printed_is_written_all_the_same(tmp_path, monkeypatch):
+    def closed(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("keras_greedylr.compare.rich_table", closed)
+    options = ["--schedules", "constant", "--seeds", "1", "--epochs", "1", "--out", str(tmp_path)]
+    with contextlib.suppress(BrokenPipeError):
+        main(["compare", "--problem", "wine", *options])
+    assert {"comparison.md", "comparison.json", "logs"} <= {p.name for p in tmp_path.iterdir()}
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):

@@ -169,7 +169,27 @@ def untold(rates):
     return lambda setting: Untold(rates)
 
 
+def captured(rate):
+    return lambda setting: keras.callbacks.LearningRateScheduler(lambda epoch: rate)
+
+
+class Settings:
+    def __init__(self, rate):
+        self.rate = np.float32(rate)
+
+
+class Constant(keras.callbacks.Callback):
+    def __init__(self, settings):
+        super().__init__()
+        self.settings = settings
+
+
 EDITS = {
+    "what a function captured": (captured(0.1), captured(0.2)),
+    "an object's attribute": (
+        lambda setting, rate=0.1: Constant(Settings(rate)),
+        lambda setting, rate=0.2: Constant(Settings(rate)),
+    ),
     "schedule without a configuration": (untold([0.1, 0.01]), untold([0.1, 0.02])),
     "schedule": (schedule(5), schedule(6)),
     "callback": (callback(1), callback(2)),

@@ -17,6 +17,22 @@ def ends_its_process(setting):
     return []
 
 
+class Failure(Exception):
+    """Cannot be made anew of its text, as pickle does."""
+
+    def __init__(self, code, where):
+        super().__init__(f"code {code} at {where}")
+
+
+class Fails(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        raise Failure(7, "the gate")
+
+
+def fails(setting):
+    return Fails()
+
+
 def final_losses(policy, jobs):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
@@ -35,3 +51,8 @@ def test_they_take_over_the_settings_of_keras():
 def test_one_that_ends_is_explained():
     with pytest.raises(RuntimeError, match="A process of the comparison has ended"):
         bare({"ends": ends_its_process}, jobs=2)
+
+
+def test_an_error_that_cannot_be_sent_is_told():
+    with pytest.raises(RuntimeError, match=r"in on_epoch_begin(.|\n)*Failure: code 7 at the gate"):
+        bare({"fails": fails}, jobs=2)

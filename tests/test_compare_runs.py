@@ -52,6 +52,46 @@ def test_what_a_model_draws_into_its_layers_is_that_of_each_seed(tmp_path):
     assert whole["constant", 1] == whole["again", 1] != whole["constant", 0]
 
 
+class Spoils(keras.callbacks.Callback):
+    """Sets what is no variable."""
+
+    def on_train_begin(self, logs=None):
+        self.model.layers[0].trainable = False
+
+
+class Remembers(keras.layers.Layer):
+    """Keeps in Python how often it was called."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def call(self, inputs):
+        self.calls += 1
+        return inputs * (1.0 + 0.1 * self.calls)
+
+
+def remembering():
+    layers = [keras.Input((3,)), Remembers(), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile(keras.optimizers.SGD(0.01), loss="mse", run_eagerly=True)
+    return model
+
+
+@pytest.mark.parametrize(
+    "other, model",
+    [(lambda setting: Spoils(), small), (None, remembering)],
+    ids=["a callback of one's own", "a layer of one's own"],
+)
+def test_what_is_no_variable_does_not_pass_from_run_to_run(other, model):
+    alone = histories(bare(["constant"], model, seeds=2))
+    first = histories(bare({"greedy": other, "constant": None}, model, seeds=2))
+    last = histories(bare({"constant": None, "greedy": other}, model, seeds=2))
+    assert first == last and alone.items() <= first.items()
+    differs = other is not None  # else a step of the rate is too little, in one epoch
+    assert (first["greedy", 0] != alone["constant", 0]) == differs
+
+
 class Shuffles(keras.utils.PyDataset):
     """Another order in each epoch, of one generator."""
 
@@ -233,3 +273,29 @@ def test_where_no_rate_is_better_the_models_own_is_taken():
     comparison = bare(["constant"], lambda: small(1e30), tune=True, seeds=1)
     assert comparison.own_rates == {"constant": 1.0}
     assert "Tuned to the end" not in heading(comparison)
+
+
+def test_sample_weights_reach_the_training_and_the_validation():
+    none, one = np.zeros(40, "float32"), np.ones(20, "float32")
+    x, y, x_val, y_val = DATA
+    (still,) = quick(["constant"], data=((x, y, none), (x_val, y_val, one)), seeds=1).runs
+    (trained,) = quick(["constant"], data=((x, y), (x_val, y_val, one)), seeds=1).runs
+    assert still.history["loss"] == [0.0] and trained.history["loss"] > [0.0]
+    (unweighted,) = quick(["constant"], data=((x, y), (x_val, y_val)), seeds=1).runs
+    (halved,) = quick(["constant"], data=((x, y), (x_val, y_val, 0 * one)), seeds=1).runs
+    assert trained.history == unweighted.history and halved.history["val_loss"] == [0.0]
+
+
+def test_a_metric_with_a_value_for_each_class_is_left_out():
+    def model():
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "sigmoid")])
+        each = keras.metrics.F1Score(threshold=0.5, name="each")
+        mean = keras.metrics.F1Score("macro", threshold=0.5, name="mean")
+        model.compile("sgd", loss="mse", metrics=[each, mean], run_eagerly=True)
+        return model
+
+    data = (X, np.eye(2, dtype="float32")[(Y[:, 0] > 0).astype(int)])
+    (run,) = bare(["constant"], model, data, seeds=1, metric="mean", mode="max").runs
+    assert set(run.history) == {"loss", "mean"}
+    with pytest.raises(ValueError, match=r"one of \['loss', 'mean'\], the logs .* one value an"):
+        bare(["constant"], model, data, seeds=1, metric="each", mode="max")

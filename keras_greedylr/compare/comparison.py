@@ -72,8 +72,9 @@ def compare(
     Args:
         build_model: Function that returns a compiled model, untrained, whose optimizer has a
             float for its rate.
-        data: `(x, y)`, `(x, y, x_val, y_val)`, `((x, y), (x_val, y_val))`, a dict of arguments
-            of `fit`, or a function that returns one of these.
+        data: `(x, y)`, `(x, y, x_val, y_val)`, `((x, y), (x_val, y_val))`, the last also with
+            sample weights behind each `y`, a dict of arguments of `fit`, or a function that
+            returns one of these.
         schedules: Names (`keras_greedylr.compare.CONTESTANTS`, `"+warmup"` after a fixed one),
             or a dict from names to functions of a `Setting` that return a
             `LearningRateSchedule`, a callback, an optimizer, a list of these, or None; to None
@@ -192,8 +193,9 @@ def _own(schedules: Sequence[str] | Mapping[str, Contestant | None]) -> dict[str
 def _check_metric(run: Run, metric: str) -> None:
     if metric not in run.history:
         raise ValueError(
-            f"`metric` must be one of {sorted(run.history)}, the logs of this training; others "
-            f"come from `metrics=` in `model.compile`. Received: metric={metric!r}"
+            f"`metric` must be one of {sorted(run.history)}, the logs of this training with one "
+            "value an epoch; others come from `metrics=` in `model.compile`. "
+            f"Received: metric={metric!r}"
         )
 
 

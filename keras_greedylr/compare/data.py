@@ -26,7 +26,14 @@ def fit_arguments(data: Any, batch_size: int) -> dict[str, Any]:
     elif isinstance(data, tuple) and len(data) == 4:
         arguments = {"x": data[0], "y": data[1], "validation_data": tuple(data[2:])}
     elif isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], tuple):
-        arguments = {"x": data[0][0], "y": data[0][1], "validation_data": tuple(data[1])}
+        if not isinstance(data[1], tuple) or not {len(part) for part in data} <= {2, 3}:
+            raise ValueError(
+                "`data` as a pair of tuples must be ((x, y), (x_val, y_val)), each with its sample "
+                "weights behind if there are any; several inputs go in a list. Received: parts of "
+                f"{[len(part) if isinstance(part, tuple) else type(part) for part in data]}"
+            )
+        arguments = dict(zip(("x", "y", "sample_weight"), data[0], strict=False))
+        arguments["validation_data"] = data[1]
     elif isinstance(data, tuple) and len(data) == 2:
         arguments = {"x": data[0], "y": data[1]}
     else:
@@ -106,7 +113,8 @@ def steps_per_epoch(arguments: dict[str, Any]) -> int:
     if not size:
         raise ValueError(
             "The number of batches in an epoch must be known. Pass `data` as a dict with "
-            "`steps_per_epoch`."
+            "`steps_per_epoch`, and a dataset that does not end before all epochs are done: "
+            "`dataset.repeat()`."
         )
     return int(size)
 

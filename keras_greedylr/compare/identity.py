@@ -75,7 +75,7 @@ def describe_contestants(
         keras.utils.set_random_seed(0)  # should it draw something
         parts = ask(contestant, model, 1.0, **budget)
         sources = map(_source, (contestant, *map(type, parts)))
-        told[name] = _checksum([*map(_describe_part, parts), *sources])
+        told[name] = _checksum([*map(_describe_part, parts), _captured(contestant), *sources])
     return told
 
 
@@ -95,15 +95,30 @@ def _kept(part: Any) -> dict[str, Any]:
     return {name: _plain(value) for name, value in getattr(part, "__dict__", {}).items()}
 
 
+def _captured(function: Any) -> list[Any]:
+    """What a function holds beside its code."""
+    cells = getattr(function, "__closure__", None) or ()
+    return [_plain(cell.cell_contents) for cell in cells] + [
+        _plain(value) for value in getattr(function, "__defaults__", None) or ()
+    ]
+
+
 def _plain(value: Any) -> Any:
-    """Numbers, text, arrays, and containers of these; of anything else the kind."""
+    """Numbers, text, arrays, and containers of these; of anything else the kind.
+
+    Of an object of the user's own class also what it keeps of those.
+    """
     if isinstance(value, dict):
         return sorted((str(key), str(_plain(inner))) for key, inner in value.items())
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    return value if isinstance(value, str | float | int | None) else type(value).__name__
+    if isinstance(value, str | float | int | None):
+        return value
+    kept = vars(value) if _is_users(type(value)) and hasattr(value, "__dict__") else {}
+    simple = (str, float, int, np.ndarray, np.generic)
+    return [type(value).__name__, {k: _plain(v) for k, v in kept.items() if isinstance(v, simple)}]
 
 
 def _source(thing: Any) -> str | None:
@@ -129,6 +144,18 @@ def describe_model(model: keras.Model) -> int:
             stacklevel=2,
         )
     return _checksum([config, *(_source(kind) for kind in kinds if _is_users(kind))])
+
+
+def has_code_that_may_remember(model: keras.Model) -> bool:
+    """Returns whether a model has parts of the user's own classes.
+
+    What those keep besides variables is not known. Functions are taken to keep nothing.
+    """
+    compiled = getattr(model._compile_config, "config", {})
+    metrics = [compiled.get("metrics"), compiled.get("weighted_metrics")]
+    parts = [*model._flatten_layers(), model.optimizer, *single_optimizers(model)]
+    parts += keras.tree.flatten([model.loss, metrics])
+    return any(_is_users(kind) for part in parts for kind in type(part).__mro__)
 
 
 def _describe_loss(model: keras.Model) -> int:

@@ -12,17 +12,19 @@ import multiprocessing
 import pickle
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from keras_greedylr.callbacks.schedule import Decision, schedules_beside, single_optimizers
 from keras_greedylr.compare.contestants import Contestant, equip, resolve
 from keras_greedylr.compare.data import fit_arguments, is_in_arrays, is_validated, steps_per_epoch
-from keras_greedylr.compare.identity import describe_model
+from keras_greedylr.compare.identity import describe_model, has_code_that_may_remember
 from keras_greedylr.compare.names import rename
 from keras_greedylr.compare.store import Run, Store, Task
 
@@ -59,7 +61,7 @@ class Trainer:
             self.arguments = fit_arguments(plan.data, plan.batch_size)
         keras.utils.set_random_seed(task.seed)
         model = plan.build_model()
-        kind = describe_model(model)
+        kind, sound = describe_model(model), own is None and not has_code_that_may_remember(model)
         model, callbacks, own_graph = equip(
             model,
             own or resolve(task.contestant),
@@ -68,10 +70,9 @@ class Trainer:
             epochs=plan.epochs,
             validated=self.validated,
         )
-        if not own_graph:
-            model = self._compiled_before(False, kind, model)
-        elif own is None:  # what the user's function makes may be drawn, or hang together
-            model = self._compiled_before(True, (kind, *task[:2]), model)
+        if sound:  # callbacks of the user's own may set more than the rate
+            use = (kind, *task[:2]) if own_graph else kind
+            model = self._compiled_before(own_graph, use, model)
         trace, clock = _RateTrace(self.steps), _Clock()
         # Again: what building the model and its contestant drew must not shift the batches.
         keras.utils.set_random_seed(task.seed)
@@ -85,6 +86,7 @@ class Trainer:
             name: [float(value) for value in values]
             for name, values in rename(history, model).items()
             if not name.startswith("learning_rate")
+            and not np.ndim(values[0])  # one for all classes
         }
         run = Run(task, curves, trace.points, self.steps, clock.seconds)
         if self.plan.store is not None:
@@ -244,4 +246,11 @@ def _begin_process(plan: Plan, floatx: str, policy: str, image_data_format: str)
 
 
 def _run_group(tasks: list[Task]) -> list[Run]:
-    return [_TRAINER[0].run(task) for task in tasks]
+    try:
+        return [_TRAINER[0].run(task) for task in tasks]
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # an error of the user's own may not go between processes
+            raise RuntimeError("".join(traceback.format_exception(error))) from None
+        raise
