@@ -282,11 +282,13 @@ def _interval(
 
 def markdown(summary: dict[str, Any]) -> str:
     """Returns a summary as a Markdown table, a row per contestant."""
+    few = ", too narrow with fewer than five" if summary["plan"]["seeds"] < 5 else ""
     lines = [
         f"Final losses of `{summary['policy']}` relative to each contestant's over "
         f"{len(summary['problems'])} problems, {summary['plan']['seeds']} seeds and initial rates "
         f"x {', '.join(f'{r:g}' for r in summary['plan']['rates'])}; below 1 the policy is "
-        "better. 95 % bootstrap intervals over the seeds, on these problems, in brackets.",
+        f"better. 95 % bootstrap intervals over the seeds, on these problems, in brackets{few}.",
+        *_at_the_end_of_the_grid(summary),
         "",
         "| contestant | validation ratio | median ratio | wins | training ratio | median ratio | "
         "wins | failures, by validation and training loss | stuck |",
@@ -302,6 +304,19 @@ def markdown(summary: dict[str, Any]) -> str:
         cells += [failures, f"{row['stuck']:.1%}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _at_the_end_of_the_grid(summary: dict[str, Any]) -> list[str]:
+    """Says where a rival's rate was tuned as far as the grid goes."""
+    ends = summary["plan"]["grid"][0], summary["plan"]["grid"][-1]
+    places = [
+        f"{name} on {problem}"
+        for problem, rates in summary["tuned_rates"].items()
+        for name, rate in rates.items()
+        if rate in ends
+    ]
+    told = "Tuned to the end of the grid, a rate beyond may be better: "
+    return ["", told + "; ".join(places) + "."] if places else []
 
 
 def to_json(summary: dict[str, Any]) -> str:

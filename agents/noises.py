@@ -1,7 +1,8 @@
 """Noise that reaches a training: the gradient of every step, and the loss its schedule sees.
 
-The nine kinds of GreedyLR's robustness study. There a number was added to the loss, which leaves
-its gradient as it is, and the schedule was shown the loss before that. Here, at each step,
+The nine kinds, none among them, of GreedyLR's robustness study. There a number was added to the
+loss, which leaves its gradient as it is, and the schedule was shown the loss before that. Here, at
+each step,
 
     gradient = turn * clean gradient + push * unit * vector
     seen     = clean loss * exp(metric + rising)

@@ -149,6 +149,8 @@ def test_goes_on_where_it_stopped_and_gives_the_same_table(tmp_path):
         bare(["constant"], lambda: small(0.1), out=tmp_path)
     with pytest.raises(ValueError, match=r"other settings: data was"):
         bare(["constant"], data=(X[:40], -Y[:40]), out=tmp_path)
+    with pytest.raises(ValueError, match="`out` must be a folder"):
+        quick(["constant"], out=runs)
     with pytest.raises(ValueError, match="is not empty and holds no comparison"):
         quick(["constant"], out=tmp_path.parent)
 
@@ -217,6 +219,9 @@ WRONG = {
     "no warmup of that": ({"schedules": ["greedy+warmup"]}, "Schedules must be among"),
     "a string": ({"schedules": "greedy"}, "must be a list of names"),
     "the same twice": ({"schedules": ["greedy", "greedy"]}, "must be different names"),
+    "no name": ({"schedules": [1]}, "must be names. Received: [1]"),
+    "one folder": ({"schedules": {"a/b": list, "a_b": list}}, "for different folders"),
+    "the folder above": ({"schedules": {"..": list}}, "for different folders"),
     "no function": ({"schedules": {"mine": 3}}, "must be a function of a Setting"),
     "makes nonsense": ({"schedules": {"mine": lambda setting: 3}}, "A contestant must return"),
     "seeds": ({"seeds": 0}, "`seeds` must be an integer >= 1"),

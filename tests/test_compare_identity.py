@@ -184,12 +184,13 @@ class Constant(keras.callbacks.Callback):
         self.settings = settings
 
 
+def held(settings):
+    return lambda setting: Constant(settings)
+
+
 EDITS = {
     "what a function captured": (captured(0.1), captured(0.2)),
-    "an object's attribute": (
-        lambda setting, rate=0.1: Constant(Settings(rate)),
-        lambda setting, rate=0.2: Constant(Settings(rate)),
-    ),
+    "an object's attribute": (held(Settings(0.1)), held(Settings(0.2))),
     "schedule without a configuration": (untold([0.1, 0.01]), untold([0.1, 0.02])),
     "schedule": (schedule(5), schedule(6)),
     "callback": (callback(1), callback(2)),

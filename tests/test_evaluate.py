@@ -1,6 +1,7 @@
 """Evaluation: rivals do what they say, and tables hold what they should."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -131,6 +132,12 @@ def test_summary(evaluation):
     assert summary["table"]["constant"]["validation"]["failures"] == 0
     text = evaluate.markdown(summary)
     assert text.count("\n| ") == 2 + len(summary["table"]) - 1 + 1
+    assert "in brackets, too narrow with fewer than five.\n" in text
+    (named,) = re.findall(r"Tuned to the end .*: (.*)\.\n", text)
+    rates = summary["tuned_rates"]  # of a grid of two
+    assert len(named.split("; ")) == sum(map(len, rates.values())) > 10
+    summary["plan"] |= {"grid": [0.01, 0.1, 1.0, 10.0], "seeds": 5}
+    assert not re.search("Tuned to the end|too narrow", evaluate.markdown(summary))
 
 
 def test_diverged_runs_cannot_decide_a_mean():

@@ -129,6 +129,9 @@ def compare(
     names = list(schedules)
     if len(set(names)) < len(names) or not names:
         raise ValueError(f"`schedules` must be different names. Received: {names}")
+    # A folder each in the logs, of that name but for slashes.
+    if len({name.replace("/", "_") for name in names}) < len(names) or {".", ".."} & set(names):
+        raise ValueError(f"`schedules` must be names for different folders. Received: {names}")
     reference = names[0] if reference is None else reference
     check_choice("reference", reference, names)
     epochs, batch_size = int(epochs), int(batch_size)  # NumPy's are no JSON
@@ -178,6 +181,8 @@ def _own(schedules: Sequence[str] | Mapping[str, Contestant | None]) -> dict[str
         raise ValueError(f"`schedules` must be a list of names. Received: {schedules!r}")
     makers = schedules if isinstance(schedules, Mapping) else dict.fromkeys(schedules)
     own = {}
+    if not all(isinstance(name, str) for name in makers):
+        raise ValueError(f"`schedules` must be names. Received: {list(makers)}")
     for name, make in makers.items():
         if make is None:
             resolve(name)

@@ -49,6 +49,8 @@ class Store:
 
     def __init__(self, folder: str | os.PathLike, settings: dict[str, Any]):
         self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"`out` must be a folder. Received the file '{self.folder}'")
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / SETTINGS
         if path.exists():

@@ -2,12 +2,12 @@
 
     python tests/benchmarks/robustness.py
 
-Twelve small models, nine noises, three strengths, in the manner of the 8,100 runs that GreedyLR's
-authors published (Adam at 0.01, 200 steps); but that here the noise reaches the gradients and the
-loss the schedules see, the same for all of them, that every rival's rate is tuned for each model
-and noise, and that means stand beside medians. `agents/noises.py` says what the noises are,
-`agents/problems/landscapes.py` the models, `agents/robustness.py` how they are run. Needs the
-extra `agents` (Python 3.11).
+Twelve small models, eight noises at three strengths and none, in the manner of the 8,100 runs that
+GreedyLR's authors published (Adam at 0.01, 200 steps); but that here the noise reaches the
+gradients and the loss the schedules see, the same for all of them, that every rival's rate is
+tuned for each model and noise, and that means stand beside medians. `agents/noises.py` says what
+the noises are, `agents/problems/landscapes.py` the models, `agents/robustness.py` how they are
+run. Needs the extra `agents` (Python 3.11).
 
 Final losses are true ones, without noise, of the last weights. A comparison is one rival on one
 model under one noise of one strength: the geometric mean over the seeds of the ratio of final
