@@ -100,6 +100,23 @@ def test_who_looks_sees_all_losses_and_changes_nothing(look):
         assert_same_state(ours, theirs)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="formats of TensorFlow")
+def test_a_trained_model_is_saved_in_tensorflows_formats(tmp_path):
+    import tensorflow as tf
+
+    model = make_model(greedy(PATIENT))
+    fit(model, LOSSES[:2])
+    model.export(tmp_path / "exported", verbose=False)
+    exported = tf.saved_model.load(tmp_path / "exported")
+    x = np.ones((3, *model.input_shape[1:]), "float32")
+    np.testing.assert_allclose(exported.serve(x), model.predict(x, verbose=0), rtol=1e-6)
+    saved = tf.train.Checkpoint(optimizer=model.optimizer).save(tmp_path / "checkpoint")
+    again = make_model(greedy(PATIENT))
+    fit(again, LOSSES[:1])
+    tf.train.Checkpoint(optimizer=again.optimizer).restore(saved).assert_consumed()
+    assert again.optimizer.state == model.optimizer.state
+
+
 @pytest.mark.parametrize("done", range(20, 28))
 def test_weights_that_are_loaded_in_the_middle_count(done):
     source, target = make_model(greedy(PATIENT)), make_model(greedy(PATIENT))

@@ -203,3 +203,15 @@ def test_line_search_refuses_several_devices_and_other_backends(monkeypatch, reg
     monkeypatch.setattr(LineSearchModel, "distribute_strategy", two, raising=False)
     with pytest.raises(RuntimeError, match=r"one device.*2 replicas"):
         model._train_step(regression)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a format of TensorFlow")
+def test_what_is_exported_is_the_model_that_was_trained(tmp_path):
+    import tensorflow as tf
+
+    model = line_search_model(keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]))
+    x = np.ones((8, 4), "float32")
+    model.fit(x, x[:, :1], verbose=0)
+    model.export(tmp_path / "exported", verbose=False)
+    exported = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_allclose(exported.serve(x), model.predict(x, verbose=0), rtol=1e-6)

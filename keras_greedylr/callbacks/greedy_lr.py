@@ -193,20 +193,20 @@ class GreedyLR(Schedule):
 
     def _evaluations(self) -> int:
         """How many values the rule will see in this `fit`."""
-        epochs = (self.params or {}).get("epochs", 1) - (self._epoch or 0)
-        if not self.by_batches:
-            return max(epochs, 1)
-        if self._steps is None:
+        epochs = (self.params or {}).get("epochs")
+        if epochs is None or (self.by_batches and self._steps is None):
+            unknown = "epochs" if epochs is None else "batches in an epoch"
             raise ValueError(
-                "GreedyLR(horizon='fit') must know the number of batches in an epoch, and it is "
-                "unknown here. Pass the number of evaluations there will be as `horizon`."
+                f"GreedyLR(horizon='fit') must know the number of {unknown}, and it is unknown "
+                "here. Pass the number of evaluations there will be as `horizon`."
             )
-        return max(self._groups.in_epochs(epochs), 1)
+        left = epochs - (self._epoch or 0)
+        return max(self._groups.in_epochs(left) if self.by_batches else left, 1)
 
     # State of one `fit`.
 
     def _start(self, learning_rate: float) -> None:
-        check_float("learning_rate", learning_rate, above=0.0)
+        check_float("learning_rate", learning_rate, least=TINY)
         self._steps = (self.params or {}).get("steps")
         size = self.update_every if self.by_batches else 1
         self._groups = BatchGroups(self._model, self._steps, self.monitor, size, self._absent)

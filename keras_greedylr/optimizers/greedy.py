@@ -133,7 +133,6 @@ class GreedyOptimizer(LossScaleOptimizer):
         number = to_rate(rate)
         # The rate lives in the inner optimizer, where those who log rates look.
         super(LossScaleOptimizer, self).__init__(learning_rate=lambda: rate, name=name)
-        self._untrack_variable(self._iterations)  # the inner optimizer counts
         if keras.config.dtype_policy().name == "mixed_float16" and not isinstance(
             inner_optimizer, LossScaleOptimizer
         ):

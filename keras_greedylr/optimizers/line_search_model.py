@@ -62,6 +62,10 @@ class LineSearchModel(keras.Model):
         del arguments["self"]
         return super().fit(**arguments)
 
+    def export(self, *args: Any, **kwargs: Any) -> Any:
+        """Exports the model that it trains."""
+        return self.model.export(*args, **kwargs)
+
     def train_step(self, *args: Any) -> Any:
         """Takes one step: `train_step(data)`, on JAX `train_step(state, data)`."""
         if keras.backend.backend() != "jax":
