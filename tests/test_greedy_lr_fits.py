@@ -124,7 +124,7 @@ def test_horizon_of_a_list_that_was_not_told_the_epochs():
     model, callback = linear(), GreedyLR(horizon="fit")
     callbacks = keras.callbacks.CallbackList([callback], model=model)
     with pytest.raises(ValueError, match="must know the number of epochs, and it is unknown here"):
-        model.fit(np.ones((8, 1)), np.ones((8, 1)), epochs=5, callbacks=callbacks, verbose=0)
+        model.fit(np.ones((8, 3)), np.ones((8, 1)), epochs=5, callbacks=callbacks, verbose=0)
 
 
 def test_horizon_of_a_fit_of_unknown_length():
